@@ -1,0 +1,147 @@
+/* The one contract between Tycho's libraries and Lua.
+ *
+ * Read by the C compiler, by nvcc and, with its '#' lines removed, by LuaJIT's ffi.cdef: so no multi-line macros, and
+ * constants are enums. libtycho.so (float), libtycho64.so (double) and the CUDA plugin export these same names.
+ *
+ * Conventions
+ *  - A function that can fail returns 0, or 1 with one sentence left in ty_error(). Nothing aborts on bad input.
+ *  - Outputs first, then inputs (const), then scalars. dx is the gradient of x. No function allocates a result.
+ *  - Tags: [out] written, [acc] added to, [save] written and kept for backward, [opt] may be NULL.
+ *  - "real" is the library's float type. Tensors are real unless a comment says otherwise.
+ *  - Images have shape (N,C,H,W) and channels-last memory, that is strides (H*W*C, 1, W*C, C); convolution weights have
+ *    shape (O,I,H,W) and memory (O,H,W,I). "image" below means such a tensor. "dense" means row-major without gaps.
+ */
+#ifndef TYCHO_H
+#define TYCHO_H
+#include <stdint.h>
+
+enum { TY_VERSION = 1, TY_MAX_DIMS = 6 };
+enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
+
+/* A view of memory: shape and strides in elements. Owns nothing. Scalars have ndim 0. */
+typedef struct ty_tensor {
+  void *data;
+  int32_t ndim, dtype;
+  int64_t shape[6], stride[6];
+} ty_tensor;
+
+/* ---- storage.c: errors, memory, threads, interrupts ---- */
+const char *ty_error(void);
+int ty_version(void);
+int ty_real_size(void); /* bytes of "real": 4 or 8 */
+/* Zero-cost blocks from a size-keyed cache; 64-byte aligned, uninitialised. NULL when the system has none. */
+void *ty_alloc(int64_t bytes);
+void ty_free(void *block, int64_t bytes);
+void ty_cache_clear(void); /* gives cached blocks back to the system */
+void ty_memory(int64_t *live, int64_t *peak, int64_t *cached); /* bytes */
+void ty_memory_reset_peak(void);
+int ty_threads(void);
+int ty_set_threads(int n);
+const char *ty_blas(void);
+/* Ctrl-C: after ty_catch_interrupts(1), SIGINT sets a flag that ty_interrupted reads and clears. */
+void ty_catch_interrupts(int on);
+int ty_interrupted(void);
+double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */
+double ty_fnv(const void *data, int64_t bytes); /* 52-bit hash of bytes, as an exact double */
+
+/* ---- copy.c ---- */
+/* y = x, any dtypes and strides; x's shape must equal y's or broadcast to it. */
+int ty_copy(ty_tensor *y, const ty_tensor *x);
+int ty_fill(ty_tensor *y, double value);
+
+/* ---- random.c: Philox 4x32-10, keyed by (seed, stream), counted by (step, index) ---- */
+void ty_philox(uint32_t *out4, uint64_t seed, uint64_t stream, uint64_t step, uint64_t index);
+int ty_uniform(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step); /* [0,1), dense y */
+int ty_normal(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step);  /* N(0,1), dense y */
+
+/* ---- map.c: one forward and its derivatives for every row of map.def; any strides, NumPy broadcasting ---- */
+/* NAME(y, x), NAME_back(dx, dy, x, y) for unary rows; NAME(y, a, b), NAME_back_a/_b(d, dy, a, b, y) for binary rows. */
+
+/* ---- reduce.c: y keeps x's number of dims, reduced dims have size 1 ---- */
+int ty_sum(ty_tensor *y, const ty_tensor *x);
+int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x); /* last dim of x; index int64 [out]; first of equals */
+int ty_softmax(ty_tensor *y, const ty_tensor *x);               /* last dim, dense */
+int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y);
+int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps); /* x/max(|x|,eps) over the last dim; norm [save] (rows) */
+int ty_normalize_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y, const ty_tensor *norm, double eps);
+
+/* ---- index.c ---- */
+int ty_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index);       /* y[i] = x[index[i]] along dim 0; index int64 (n) */
+int ty_scatter_add(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index); /* dx[index[i]] += dy[i]; dx [acc] */
+
+/* ---- gemm.c ---- */
+/* y = a b + beta y. a (...,M,K), b (...,K,N), y (...,M,N) with equal leading dims (stride 0 allowed in a and b); any strides. */
+int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta);
+/* y (M,N) = x (M,K) w(N,K)^T + b (N) [opt] */
+int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b);
+
+/* ---- conv.c: images; w (O,I,KH,KW) over (O,KH,KW,I); equal stride and zero padding on both axes ---- */
+int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding);
+int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding);
+int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding);
+
+/* ---- norm.c ---- */
+/* y = act((x - mean) * rstd * weight + bias + residual), act = ReLU when relu != 0; statistics over N,H,W of this batch.
+ * x, y, residual [opt] images or (N,C); weight, bias, running_mean, running_var (C).
+ * mean, rstd [save] (C). running_* [opt] move by momentum, the variance towards the unbiased one. */
+int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
+                  const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual, int relu, double momentum, double eps);
+/* The same with the running statistics; saves nothing. */
+int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
+                       const ty_tensor *running_var, const ty_tensor *residual, int relu, double eps);
+/* dresidual [opt]. With relu, dy is masked by y > 0. mean and rstd are the saved ones; fixed != 0: they are constants (eval mode). */
+int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
+                       const ty_tensor *y, const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd, int relu, int fixed);
+/* Over the last dim, dense; rows = all others. weight, bias (D); mean, rstd [save] (rows). */
+int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, double eps);
+int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *weight,
+                       const ty_tensor *mean, const ty_tensor *rstd);
+
+/* ---- pool.c: images ---- */
+/* index [save] uint8, y's shape and strides: position of the first maximum in its window, row-major; padding counts as -inf. */
+int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding);
+int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding);
+int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x); /* global: x (N,C,H,W) -> y (N,C) dense */
+int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy);
+
+/* ---- attention.c ---- */
+/* y = softmax(scale q k^T, masked) v. q, y (B,H,T,D); k, v (B,H,S,D), last dim of stride 1; mask [opt] uint8 (T,S), dense, 0 = -inf.
+ * p [save] (B,H,T,M+S) dense: the probabilities.
+ * memory_k, memory_v [opt] (H,M,D): keys and values that every sequence sees in full, before its own. */
+int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor *k, const ty_tensor *v, const ty_tensor *mask,
+                 const ty_tensor *memory_k, const ty_tensor *memory_v, double scale);
+/* Without memory (memory is for frozen models). */
+int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tensor *dy, const ty_tensor *p, const ty_tensor *q,
+                      const ty_tensor *k, const ty_tensor *v, double scale);
+
+/* ---- loss.c ---- */
+/* loss (scalar) = mean over rows of -log softmax(x)[target]; x, p [save] (rows, classes) dense; target int64 (rows). */
+int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
+int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
+
+/* ---- optim.c: in place, dense or all of the same dense layout ---- */
+/* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). step counts from 1. */
+int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double lr, double beta1, double beta2, double eps,
+            double weight_decay, int decoupled, int64_t step);
+/* velocity [opt] when momentum is 0; first != 0 initialises it with the gradient (as PyTorch does). */
+int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, double momentum, double weight_decay, int first);
+
+/* ---- image.c: decoding, Pillow's resize, encoding; the float library only ---- */
+/* Decodes n files in parallel to RGB, resizes each to (H,W) with Pillow's antialiased bilinear filter (as is when the size is equal).
+ * y uint8 (n,H,W,3) dense. Fails with the name of the first bad file. */
+int ty_read_images(ty_tensor *y, const char *const *paths);
+int ty_image_size(int32_t *height, int32_t *width, const char *path);
+int ty_resize(ty_tensor *y, const ty_tensor *x);                    /* uint8 (H,W,3) dense */
+/* y[i] = (x[index[i]]/255 - mean[c]) / std[c]. x uint8 (n,H,W,3) dense; y real image (m,3,H,W); index int64 (m) [opt]; mean, std of 3. */
+int ty_normalize_images(ty_tensor *y, const ty_tensor *x, const ty_tensor *index, const double *mean, const double *std);
+int ty_write_jpeg(const char *path, const ty_tensor *x, int quality); /* uint8 (H,W,3) dense; written to a temporary name, then renamed */
+int ty_write_png(const char *path, const ty_tensor *x);               /* uint8 (H,W,C), C = 1, 3 or 4 */
+
+/* ---- render.c: the toy3d renderer; the float library only ---- */
+/* One convex part of an object. kind 0 = ellipsoid, 1 = box; centre, half axes in object coordinates; albedo RGB. */
+typedef struct ty_part { int32_t kind; float centre[3], half[3], albedo[3]; } ty_part;
+/* Renders n views of one object in parallel. y uint8 (n,H,W,3) dense; latents float64 (n,7) dense: Euler x y z (extrinsic, radians),
+ * floor hue, light theta, light phi, light hue. supersample: rays per pixel axis. */
+int ty_render(ty_tensor *y, const ty_part *parts, int nparts, const ty_tensor *latents, int supersample);
+
+#endif
