@@ -1,0 +1,119 @@
+-- Files as bytes: read-only mappings, atomic writes, unaligned little-endian fields. Knows no format.
+local ffi = require 'ffi'
+local lfs = require 'lfs'
+
+ffi.cdef [[
+void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset);
+int munmap(void *address, size_t length);
+int fileno(void *file);
+int fflush(void *file);
+int fsync(int fd);
+int getpid(void);
+size_t fwrite(const void *data, size_t size, size_t count, void *file);
+char *strerror(int number);
+void *malloc(size_t bytes);
+void free(void *block);
+]]
+local C = ffi.C
+local PROT_READ, MAP_PRIVATE = 1, 2
+
+local M = {}
+
+-- Raises one sentence: where (a file, or a file and the part of it), then the formatted rest.
+function M.fail(where, message, ...)
+  error(('%s: %s'):format(where, select('#', ...) > 0 and message:format(...) or message), 0)
+end
+local fail = M.fail
+
+local function finish(cleanup, ok, ...)
+  cleanup()
+  if not ok then error((...), 0) end
+  return ...
+end
+
+-- Calls fn(bytes, size) with path mapped as uint8_t* and returns its results. The bytes die with the call.
+function M.with_mapping(path, fn)
+  local file, why = io.open(path, 'rb')
+  if not file then error('cannot read ' .. why, 0) end
+  local size = file:seek('end')
+  if not size or size >= 2^62 then
+    file:close()
+    error(('cannot read %s: it is a folder or a pipe, not a file'):format(path), 0)
+  end
+  local bytes = ffi.new('uint8_t[1]')
+  local address
+  if size > 0 then
+    address = C.mmap(nil, size, PROT_READ, MAP_PRIVATE, C.fileno(file), 0)
+    local number = ffi.errno()
+    if ffi.cast('intptr_t', address) == -1 then
+      file:close()
+      error(('cannot read %s: %s'):format(path, ffi.string(C.strerror(number))), 0)
+    end
+    bytes = ffi.cast('uint8_t *', address)
+  end
+  file:close()
+  return finish(function()
+    if address then C.munmap(address, size) end
+  end, pcall(fn, bytes, size))
+end
+
+-- Calls fn(block) with size fresh bytes outside Lua's heap and returns its results. The bytes die with the call.
+function M.with_block(size, fn)
+  local block = C.malloc(math.max(size, 1))
+  if block == nil then error(('out of memory: asked for %.0f bytes'):format(size), 0) end
+  return finish(function() C.free(block) end, pcall(fn, ffi.cast('uint8_t *', block)))
+end
+
+local Writer = {}
+Writer.__index = Writer
+
+-- Appends a string, or size bytes at a pointer.
+function Writer:write(data, size)
+  size = size or #data
+  if size > 0 and C.fwrite(data, 1, size, self.file) ~= size then
+    fail(self.path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))
+  end
+  self.position = self.position + size
+end
+
+-- Writes path whole or not at all: fn(out) fills a temporary file beside it with out:write(data [, size]); out.position
+-- is the number of bytes so far. The file is synced, then renamed; after any error the temporary is removed.
+function M.write(path, fn)
+  local mode = lfs.attributes(path, 'mode')
+  if mode and mode ~= 'file' then error(('cannot write %s: it is a %s, not a file'):format(path, mode), 0) end
+  local temporary = ('%s.%d.tmp'):format(path, C.getpid())
+  local file, why = io.open(temporary, 'wb')
+  if not file then error('cannot write ' .. why, 0) end
+  local out = setmetatable({ file = file, path = path, position = 0 }, Writer)
+  local ok, message = pcall(function()
+    fn(out)
+    if C.fflush(file) ~= 0 or C.fsync(C.fileno(file)) ~= 0 then
+      fail(path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))
+    end
+  end)
+  file:close()
+  if ok then ok, message = os.rename(temporary, path) end
+  if not ok then
+    os.remove(temporary)
+    error(message, 0)
+  end
+end
+
+-- Little-endian fields at a byte pointer, as Lua numbers; u64 is exact up to 2^53 and merely huge above.
+function M.u16(p) return p[0] + p[1] * 256 end
+function M.u32(p) return p[0] + p[1] * 256 + p[2] * 65536 + p[3] * 16777216 end
+function M.u64(p) return M.u32(p) + M.u32(p + 4) * 4294967296 end
+
+local function little_endian(n, bytes)
+  local out = {}
+  for i = 1, bytes do
+    out[i] = string.char(n % 256)
+    n = math.floor(n / 256)
+  end
+  return table.concat(out)
+end
+function M.put_u16(n) return little_endian(n, 2) end
+function M.put_u32(n) return little_endian(n, 4) end
+function M.put_u64(n) return little_endian(n, 8) end
+
+return M
