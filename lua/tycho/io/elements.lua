@@ -7,13 +7,13 @@ local fail = file.fail
 
 local M = {}
 
--- IEEE half: every value once, since there are only 65536.
-local halves
+-- Floats are moved as bits: a NaN with a payload, read through the FFI as a number, could pass for another Lua type.
+local halves -- float bits of every half
 local function half(bits)
   if not halves then
-    halves = ffi.new('float[65536]')
+    local values = ffi.new('float[65536]')
+    halves = ffi.new('uint32_t[65536]')
     for i = 0, 65535 do
-      local sign = i >= 32768 and -1 or 1
       local exponent, fraction = math.floor(i / 1024) % 32, i % 1024
       local value
       if exponent == 0 then
@@ -23,43 +23,41 @@ local function half(bits)
       else
         value = (1024 + fraction) * 2^(exponent - 25)
       end
-      halves[i] = sign * value
+      values[i] = i < 32768 and value or -value
     end
+    ffi.copy(halves, values, 4 * 65536)
   end
   return halves[bits]
 end
-local single = ffi.new('union { uint32_t bits; float value; }')
-local function brain(bits)
-  single.bits = bits * 65536
-  return single.value
-end
+local function brain(bits) return bits * 65536 end
+local too_large = {}
 local function signed(value)
-  if value > 0x7fffffffffffffffULL then error('unsigned', 0) end
+  if value > 0x7fffffffffffffffULL then error(too_large) end
   return value
 end
 local function flag(value) return value ~= 0 and 1 or 0 end
 local function same(value) return value end
 
--- name = { bytes, tensor dtype, C type, conversion }
+-- name = { bytes, tensor dtype, C type in the file, C type in the tensor, conversion }
 local kinds = {
-  f64 = { 8, 'f64', 'double', same },
-  f32 = { 4, 'f32', 'float', same },
-  f16 = { 2, 'f32', 'uint16_t', half },
-  bf16 = { 2, 'f32', 'uint16_t', brain },
-  i64 = { 8, 'i64', 'int64_t', same },
-  i32 = { 4, 'i32', 'int32_t', same },
-  i16 = { 2, 'i32', 'int16_t', same },
-  i8 = { 1, 'i32', 'int8_t', same },
-  u64 = { 8, 'i64', 'uint64_t', signed },
-  u32 = { 4, 'i64', 'uint32_t', same },
-  u16 = { 2, 'i32', 'uint16_t', same },
-  u8 = { 1, 'u8', 'uint8_t', same },
-  bool = { 1, 'u8', 'uint8_t', flag },
+  f64 = { 8, 'f64', 'int64_t', 'int64_t', same },
+  f32 = { 4, 'f32', 'int32_t', 'int32_t', same },
+  f16 = { 2, 'f32', 'uint16_t', 'uint32_t', half },
+  bf16 = { 2, 'f32', 'uint16_t', 'uint32_t', brain },
+  i64 = { 8, 'i64', 'int64_t', 'int64_t', same },
+  i32 = { 4, 'i32', 'int32_t', 'int32_t', same },
+  i16 = { 2, 'i32', 'int16_t', 'int32_t', same },
+  i8 = { 1, 'i32', 'int8_t', 'int32_t', same },
+  u64 = { 8, 'i64', 'uint64_t', 'int64_t', signed },
+  u32 = { 4, 'i64', 'uint32_t', 'int64_t', same },
+  u16 = { 2, 'i32', 'uint16_t', 'int32_t', same },
+  u8 = { 1, 'u8', 'uint8_t', 'uint8_t', same },
+  bool = { 1, 'u8', 'uint8_t', 'uint8_t', flag },
 }
 local result_bytes = { f64 = 8, f32 = 4, i64 = 8, i32 = 4, u8 = 1 }
 for name, k in pairs(kinds) do
-  M[name] = { name = name, size = k[1], dtype = k[2], result_size = result_bytes[k[2]], convert = k[4],
-    pointer = ffi.typeof(k[3] .. ' *'), plain = k[4] == same and k[1] == result_bytes[k[2]] }
+  M[name] = { name = name, size = k[1], dtype = k[2], result_size = result_bytes[k[2]], from = ffi.typeof(k[3] .. ' *'),
+    to = ffi.typeof(k[4] .. ' *'), convert = k[5], plain = k[5] == same and k[3] == k[4] }
 end
 
 -- Number of elements of shape (Lua list of sizes): refuses what is not a list of at most 6 whole sizes, and a product that is not exact.
@@ -100,6 +98,23 @@ local function copy_strided(to, from, shape, stride, convert)
   end
 end
 
+-- Makes every NaN positive: those are safe to read as Lua numbers, whatever their payload.
+local function tame(t)
+  local p, count = ffi.cast('int32_t *', t:ptr()), t:numel()
+  if t.dtype == 'f32' then
+    for i = 0, count - 1 do
+      local bits = p[i]
+      if bits < 0 and bits > -0x800000 then p[i] = bits + 0x80000000 end
+    end
+  elseif t.dtype == 'f64' then
+    for i = 1, 2 * count - 1, 2 do
+      local high = p[i]
+      if high < 0 and (high > -0x100000 or high == -0x100000 and p[i - 1] ~= 0) then p[i] = high + 0x80000000 end
+    end
+  end
+  return t
+end
+
 -- Dense tensor of the elements at bytes (uint8_t*; little-endian, possibly unaligned) of a kind (M.f32, ...), with shape and
 -- stride (in elements, nil = row-major). The caller has checked that all of them lie inside the file.
 function M.read(bytes, kind, shape, stride, where)
@@ -107,10 +122,12 @@ function M.read(bytes, kind, shape, stride, where)
   if kind.plain and not stride then
     ffi.copy(t:ptr(), bytes, t:numel() * kind.size)
   else
-    local ok = pcall(copy_strided, t:ptr(), ffi.cast(kind.pointer, bytes), shape, stride or M.dense_stride(shape), kind.convert)
-    if not ok then fail(where, 'values of 2^63 and more do not fit int64') end
+    local to, from = ffi.cast(kind.to, t:ptr()), ffi.cast(kind.from, bytes)
+    local ok, why = pcall(copy_strided, to, from, shape, stride or M.dense_stride(shape), kind.convert)
+    if why == too_large then fail(where, 'values of 2^63 and more do not fit int64') end
+    if not ok then error(why, 0) end
   end
-  return t
+  return tame(t)
 end
 
 -- M.read of big-endian elements.

@@ -83,7 +83,7 @@ function M.write(path, fn)
   if mode and mode ~= 'file' then error(('cannot write %s: it is a %s, not a file'):format(path, mode), 0) end
   local temporary = ('%s.%d.tmp'):format(path, C.getpid())
   local file, why = io.open(temporary, 'wb')
-  if not file then error('cannot write ' .. why, 0) end
+  if not file then error(('cannot write %s: %s'):format(path, why:match('[^:]*$'):sub(2)), 0) end
   local out = setmetatable({ file = file, path = path, position = 0 }, Writer)
   local ok, message = pcall(function()
     fn(out)

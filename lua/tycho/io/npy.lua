@@ -119,7 +119,8 @@ function M.parse(bytes, size, where)
   bytes = bytes + start + length
   local there = size - start - length
   if count * item ~= there then
-    fail(where, 'shape (%s) of %s needs %.0f bytes, the file holds %.0f', table.concat(header.shape, ', '), header.descr, count * item, there)
+    local shape = table.concat(header.shape, ', ')
+    fail(where, 'shape (%s) of %s needs %.0f bytes, the file holds %.0f', shape, header.descr, count * item, there)
   end
   local stride = header.fortran_order and #header.shape > 1 and fortran_stride(header.shape) or nil
   local big = order == '>'

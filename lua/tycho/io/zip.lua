@@ -111,7 +111,7 @@ end
 function M.open(bytes, size, where)
   local count, length, offset = find_end(bytes, size, where)
   local archive = { by_name = {} }
-  local p, stop = bytes + offset, bytes + offset + length
+  local p, stop, total = bytes + offset, bytes + offset + length, 0
   for i = 1, count do
     if p + 46 > stop or u32(p) ~= 0x02014b50 then fail(where, 'zip directory entry %d of %.0f is damaged', i, count) end
     local name_length, extra, comment = u16(p + 28), u16(p + 30), u16(p + 32)
@@ -125,11 +125,15 @@ function M.open(bytes, size, where)
     if entry.method ~= 0 and entry.method ~= DEFLATED then
       fail(here, 'compression method %d is not supported (store and deflate are)', entry.method)
     end
-    if entry.offset + 30 > offset or u32(bytes + entry.offset) ~= 0x04034b50 then fail(here, 'the zip directory points to a wrong place') end
+    if entry.offset + 30 > offset or u32(bytes + entry.offset) ~= 0x04034b50 then
+      fail(here, 'the zip directory points to a wrong place')
+    end
     local head = bytes + entry.offset
     entry.start = entry.offset + 30 + u16(head + 26) + u16(head + 28)
     if entry.start + entry.packed > offset then fail(here, 'claims %.0f bytes, more than the file holds', entry.packed) end
     if entry.method == 0 and entry.size ~= entry.packed then fail(here, 'a stored entry has two different sizes') end
+    total = total + entry.packed
+    if total > offset then fail(here, 'entries overlap in the file') end
     entry.bytes, entry.where = bytes, here
     archive[i], archive.by_name[entry.name] = entry, entry
     p = p + 46 + name_length + extra + comment

@@ -1,0 +1,52 @@
+-- JSON files, over dkjson: errors name the file, writes are whole or not at all. null becomes json.null.
+local dkjson = require 'dkjson'
+local file = require 'tycho.io.file'
+
+local M = { null = dkjson.null }
+
+-- The value of a JSON text; where names it in errors.
+function M.decode(text, where)
+  local value, stop, why = dkjson.decode(text, 1, dkjson.null)
+  if why then file.fail(where or 'JSON', 'not valid JSON: %s', why) end
+  if text:find('%S', stop) then file.fail(where or 'JSON', 'not valid JSON: more text after the value at byte %d', stop) end
+  return value
+end
+
+-- options as dkjson's: indent = true, keyorder = { ... }. Keys are sorted otherwise, so that equal values give equal texts.
+function M.encode(value, options)
+  local state = {}
+  for key, option in pairs(options or {}) do state[key] = option end
+  if not state.keyorder then
+    local names, seen = {}, {}
+    local function collect(t)
+      if type(t) ~= 'table' or seen[t] then return end
+      seen[t] = true
+      for key, child in pairs(t) do
+        if type(key) == 'string' and not seen[key] then
+          seen[key] = true
+          names[#names + 1] = key
+        end
+        collect(child)
+      end
+    end
+    collect(value)
+    table.sort(names)
+    state.keyorder = names
+  end
+  return dkjson.encode(value, state)
+end
+
+function M.load(path)
+  local handle, why = io.open(path, 'rb')
+  local text = handle and handle:read('*a')
+  if handle then handle:close() end
+  if not text then error('cannot read ' .. (why or path), 0) end
+  return M.decode(text, path)
+end
+
+function M.save(path, value, options)
+  local text = M.encode(value, options or { indent = true })
+  file.write(path, function(out) out:write(text .. '\n') end)
+end
+
+return M

@@ -1,0 +1,125 @@
+-- Hugging Face's .safetensors: a JSON header and raw tensors. Reads every type but the 8-bit floats; writes ours.
+-- Format: github.com/huggingface/safetensors, README.
+local ffi = require 'ffi'
+local tensor = require 'tycho.tensor'
+local file = require 'tycho.io.file'
+local elements = require 'tycho.io.elements'
+local json = require 'tycho.io.json'
+local python = require 'tycho.io.python'
+local fail = file.fail
+
+local M = {}
+
+local LONGEST_HEADER = 100 * 10^6
+local kinds = { F64 = 'f64', F32 = 'f32', F16 = 'f16', BF16 = 'bf16', I64 = 'i64', I32 = 'i32', I16 = 'i16', I8 = 'i8', U64 = 'u64',
+  U32 = 'u32', U16 = 'u16', U8 = 'u8', BOOL = 'bool' }
+local names = { f64 = 'F64', f32 = 'F32', i64 = 'I64', i32 = 'I32', u8 = 'U8' }
+
+local function is_offset(x) return type(x) == 'number' and x >= 0 and x <= 2^53 and x == math.floor(x) end
+
+-- Checks one header entry: { name, kind, shape, first, last }, positions in the byte buffer.
+local function parse_entry(name, fields, where)
+  if type(fields) ~= 'table' then fail(where, 'the header entry of %s is not an object', name) end
+  local kind = elements[kinds[fields.dtype]]
+  if not kind then fail(where, 'the element type %s of %s is not supported', tostring(fields.dtype), name) end
+  local offsets, shape = fields.data_offsets, fields.shape
+  if type(shape) ~= 'table' or type(offsets) ~= 'table' or not is_offset(offsets[1]) or not is_offset(offsets[2]) then
+    fail(where, '%s must have dtype, shape and two data_offsets', name)
+  end
+  local sizes = {}
+  for i = 1, #shape do sizes[i] = shape[i] end
+  local bytes = elements.count(sizes, where) * kind.size
+  if offsets[2] - offsets[1] ~= bytes then
+    fail(where, '%s needs %.0f bytes, its data_offsets hold %.0f', name, bytes, offsets[2] - offsets[1])
+  end
+  return { name = name, kind = kind, shape = sizes, first = offsets[1], last = offsets[2] }
+end
+
+local function parse(bytes, size, where)
+  if size < 8 then fail(where, 'not a safetensors file: shorter than 8 bytes') end
+  local length = file.u64(bytes)
+  if length > LONGEST_HEADER or length + 8 > size then
+    fail(where, 'not a safetensors file: it claims a header of %.0f bytes in a file of %.0f', length, size)
+  end
+  local text = ffi.string(bytes + 8, length)
+  if text:sub(1, 1) ~= '{' then fail(where, "not a safetensors file: the header must begin with '{'") end
+  local header = json.decode(text, where)
+  local entries, metadata = {}, {}
+  for name, fields in pairs(header) do
+    if name == '__metadata__' then
+      for key, value in pairs(type(fields) == 'table' and fields or {}) do
+        if type(value) ~= 'string' then fail(where, '__metadata__ must map strings to strings') end
+        metadata[key] = value
+      end
+    else
+      entries[#entries + 1] = parse_entry(name, fields, where)
+    end
+  end
+  table.sort(entries, function(a, b)
+    if a.first ~= b.first then return a.first < b.first end
+    if a.last ~= b.last then return a.last < b.last end
+    return a.name < b.name
+  end)
+  local at = 0
+  for _, entry in ipairs(entries) do
+    if entry.first ~= at then fail(where, '%s begins at byte %.0f of the data, expected %.0f', entry.name, entry.first, at) end
+    at = entry.last
+  end
+  if at ~= size - 8 - length then fail(where, 'the tensors fill %.0f bytes of %.0f', at, size - 8 - length) end
+  local out = python.dict()
+  for _, entry in ipairs(entries) do
+    out:set(entry.name, elements.read(bytes + 8 + length + entry.first, entry.kind, entry.shape, nil, where))
+  end
+  return out, metadata
+end
+
+-- A Dict of tensors in the file's order (see pt.lua for Dict), and the table of metadata strings.
+function M.load(path)
+  return file.with_mapping(path, function(bytes, size) return parse(bytes, size, path) end)
+end
+
+-- tensors: a Dict or table of tensors by name; metadata: table of strings [opt]. Largest element types first, then by name, so that equal
+-- content gives equal files and all data is aligned.
+function M.save(path, tensors, metadata)
+  local entries = {}
+  local function add(name, value)
+    if type(name) ~= 'string' or not tensor.is_tensor(value) then
+      error(('safetensors.save: expected tensors by name, got %s under %s'):format(type(value), tostring(name)), 0)
+    end
+    entries[#entries + 1] = { name = name, value = value, bytes = elements.bytes(value), size = elements[value.dtype].size }
+  end
+  if python.is_dict(tensors) then
+    for name, value in tensors:pairs() do add(name, value) end
+  else
+    for name, value in pairs(tensors) do add(name, value) end
+  end
+  table.sort(entries, function(a, b)
+    if a.size ~= b.size then return a.size > b.size end
+    return a.name < b.name
+  end)
+  local parts, at = {}, 0
+  if metadata and next(metadata) then
+    for key, value in pairs(metadata) do
+      if type(key) ~= 'string' or type(value) ~= 'string' then
+        error(('safetensors.save: metadata must map strings to strings, got %s'):format(tostring(key)), 0)
+      end
+    end
+    parts[1] = '"__metadata__":' .. json.encode(metadata)
+  end
+  for _, e in ipairs(entries) do
+    parts[#parts + 1] = ('%s:{"dtype":"%s","shape":[%s],"data_offsets":[%.0f,%.0f]}'):format(json.encode(e.name), names[e.value.dtype],
+      table.concat(e.value.shape, ','), at, at + e.bytes)
+    at = at + e.bytes
+  end
+  local header = '{' .. table.concat(parts, ',') .. '}'
+  header = header .. (' '):rep(-#header % 8)
+  file.write(path, function(out)
+    out:write(file.put_u64(#header) .. header)
+    for _, e in ipairs(entries) do
+      local dense = elements.dense(e.value)
+      out:write(dense:ptr(), e.bytes)
+    end
+  end)
+end
+
+return M
