@@ -41,7 +41,8 @@ end
 
 local npy_dtypes = { f8 = 'f64', f4 = 'f32', f2 = 'f32', i8 = 'i64', i4 = 'i32', i2 = 'i32', i1 = 'i32', u8 = 'i64', u4 = 'i64',
   u2 = 'i32', u1 = 'u8', b1 = 'u8' }
-local dtypes = { f16 = 'f32', bf16 = 'f32', f32 = 'f32', f64 = 'f64', i8 = 'i32', i16 = 'i32', i32 = 'i32', i64 = 'i64', u8 = 'u8', bool = 'u8' }
+local dtypes = { f16 = 'f32', bf16 = 'f32', f32 = 'f32', f64 = 'f64', i8 = 'i32', i16 = 'i32', i32 = 'i32', i64 = 'i64', u8 = 'u8',
+  bool = 'u8' }
 
 -- Number of differing values; a difference of structure raises.
 local function compare_tensor(expected, got, dtype)

@@ -34,8 +34,8 @@ local function long(p, n)
   if negative then
     exact, value = exact and value + 1 - value == 1, -(value + 1)
   end
-  if n <= 8 and math.abs(value) > 2^53 then return ffi.cast('int64_t', bits) end
-  return exact and value or nil
+  if exact and (n > 8 or math.abs(value) <= 2^53) then return value end
+  return n <= 8 and ffi.cast('int64_t', bits) or nil
 end
 
 local machine = {}
