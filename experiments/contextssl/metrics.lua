@@ -1,0 +1,56 @@
+-- Scores: R2, accuracy, similarities, R2 by position in the context. Nothing here is differentiable on purpose.
+local tycho = require 'tycho'
+
+local M = {}
+
+-- 1 - sum (y - o)^2 / sum (y - mean y)^2 with one mean for the whole matrix, as the reference. A constant predictor therefore
+-- scores above 0 where columns have different means (M.floor).
+function M.r2(output, target)
+  return tycho.no_grad(function()
+    local residual = (target - output):square():sum():item()
+    local total = (target - target:mean()):square():sum():item()
+    return 1 - residual / total
+  end)
+end
+
+-- R2 of the best constant predictor: each column's own mean.
+function M.floor(target)
+  return tycho.no_grad(function() return M.r2(target:mean(0, true):expand(target.shape), target) end)
+end
+
+-- Share of rows whose largest logit is the label's.
+function M.accuracy(logits, labels)
+  local _, best = logits:max()
+  local hits, n = 0, labels:numel()
+  for i = 0, n - 1 do
+    if best:ptr()[i] == labels:ptr()[i] then hits = hits + 1 end
+  end
+  return hits / n
+end
+
+-- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair.
+function M.similarities(p)
+  return tycho.no_grad(function()
+    local unit = p:detach():normalize()
+    local pairs_ = unit:reshape { -1, 2, unit:size(1) }
+    local each = (pairs_:select(1, 0) * pairs_:select(1, 1)):sum(-1):abs()
+    return each:mean(), unit:matmul(unit:transpose(0, 1)):mean(), each
+  end)
+end
+
+-- score(output, target) at the positions {0, 1, T-2, T-1} of every sequence of T rows. Returns a list of {position, value}. Rows beyond the last
+-- whole sequence are left out.
+function M.by_position(score, output, target, T)
+  local sequences = math.floor(output:size(0) / T)
+  local values = {}
+  for _, position in ipairs { 0, 1, T - 2, T - 1 } do
+    local rows = {}
+    for s = 0, sequences - 1 do rows[s + 1] = s * T + position end
+    if #rows > 0 then
+      values[#values + 1] = { position, score(output:index_select(rows), target:index_select(rows)) }
+    end
+  end
+  return values
+end
+
+return M

@@ -1,0 +1,75 @@
+-- The losses of one training step and what is logged of them. Edit M.losses to change the objective.
+local tycho = require 'tycho'
+local nt_xent = require 'tycho.loss.nt_xent'
+local environments = require 'experiments.contextssl.environments'
+local metrics = require 'experiments.contextssl.metrics'
+
+local M = {}
+
+-- Rows of the pairs' second view, once for each of the pair's two tokens: latents (B,2,6) -> (2B,6).
+function M.second_view(latents)
+  local rows = {}
+  for i = 0, latents:size(0) - 1 do rows[2 * i + 1], rows[2 * i + 2] = 2 * i + 1, 2 * i + 1 end
+  return latents:reshape({ -1, latents:size(2) }):index_select(rows)
+end
+
+-- Class labels (B) -> (2B), one for each view.
+local function twice(labels)
+  local out = tycho.empty({ 2 * labels:numel() }, 'i64')
+  for i = 0, out:numel() - 1 do out:ptr()[i] = labels:ptr()[math.floor(i / 2)] end
+  return out
+end
+
+-- batch: x (2B,3,H,W) interleaved views, r (B,6), latents (B,2,6), y (B). masks: as Predictor. Returns the loss to minimise and a table of
+-- tensors (outputs and terms).
+function M.losses(model, probe, batch, environment, masks, config)
+  local r = environments.restrict(batch.r, environment)
+  local feature = model.enc(batch.x)
+  local prediction = model.predictor(feature, r, masks)
+  local normalized = prediction:normalize()
+  local out = { feature = feature, prediction = prediction, normalized = normalized }
+  out.nt_xent = nt_xent(prediction, config.temperature, { clamp = config.nt_xent_clamp })
+  local loss = out.nt_xent
+
+  out.target = M.second_view(batch.latents)
+  out.equiv_logits = model.aug_predictor(normalized)
+  if environments.has_rotation(environment) then
+    out.rotation_loss = out.equiv_logits:narrow(1, 0, 4):mse(out.target:narrow(1, 0, 4))
+    loss = loss + out.rotation_loss * config.weight_equiv_loss
+  end
+  if environments.has_color(environment) then
+    out.color_loss = out.equiv_logits:narrow(1, 4, 2):mse(out.target:narrow(1, 4, 2))
+    loss = loss + out.color_loss * config.weight_equiv_loss
+  end
+
+  -- The online probes see detached inputs: they learn beside the model and never touch it.
+  out.labels = twice(batch.y)
+  out.logits_feat, out.logits_pred = probe(feature, prediction)
+  out.ce_feat, out.ce_pred = out.logits_feat:cross_entropy(out.labels), out.logits_pred:cross_entropy(out.labels)
+  loss = loss + out.ce_feat + out.ce_pred
+  out.loss = loss
+  return loss, out
+end
+
+-- Numbers for the meters from what M.losses returned. Waits for the device.
+function M.report(out)
+  return tycho.no_grad(function()
+    local positive, negative = metrics.similarities(out.prediction)
+    local report = {
+      loss = out.nt_xent:item(), ce_feat = out.ce_feat:item(), ce_pred = out.ce_pred:item(),
+      acc_feat = metrics.accuracy(out.logits_feat, out.labels), acc_pred = metrics.accuracy(out.logits_pred, out.labels),
+      pos_sim = positive:item(), neg_sim = negative:item(),
+    }
+    if out.rotation_loss then
+      report.rot_mse = out.rotation_loss:item()
+      report.rot_r2 = metrics.r2(out.equiv_logits:narrow(1, 0, 4), out.target:narrow(1, 0, 4))
+    end
+    if out.color_loss then
+      report.color_mse = out.color_loss:item()
+      report.color_r2 = metrics.r2(out.equiv_logits:narrow(1, 4, 2), out.target:narrow(1, 4, 2))
+    end
+    return report
+  end)
+end
+
+return M

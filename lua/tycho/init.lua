@@ -1,0 +1,49 @@
+-- The framework's front door: tensors, ops, gradients. Everything else loads when it is first named:
+-- tycho.conv2d is lua/tycho/ops/conv2d.lua, tycho.nn.Linear is lua/tycho/nn/Linear.lua, tycho.io.npy is lua/tycho/io/npy.lua.
+local lib = require 'tycho.lib'
+local tensor = require 'tycho.tensor'
+local autograd = require 'tycho.autograd'
+local op = require 'tycho.op'
+
+local M = { version = '0.1.0', lib = lib }
+
+for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'is_tensor' } do
+  M[name] = tensor[name]
+end
+for _, name in ipairs { 'no_grad', 'with_grad', 'scope', 'keep' } do M[name] = autograd[name] end
+for _, name in ipairs { 'memory', 'set_memory_limit', 'collect', 'interrupted', 'on_interrupt' } do M[name] = lib[name] end
+
+function M.set_threads(n) lib.check(lib.cpu.ty_set_threads(n)) end
+function M.threads() return lib.cpu.ty_threads() end
+
+local folders = { nn = true, loss = true, optim = true, data = true, io = true, train = true, plot = true, repl = true }
+
+-- A table whose fields are the modules in lua/tycho/FOLDER.
+local function folder(name)
+  return setmetatable({}, {
+    __index = function(t, key)
+      local module_name = ('tycho.%s.%s'):format(name, key)
+      if not package.searchpath(module_name, package.path) then return nil end
+      local module = require(module_name)
+      rawset(t, key, module)
+      return module
+    end,
+  })
+end
+
+setmetatable(M, {
+  __index = function(t, key)
+    if type(key) ~= 'string' then return nil end
+    local value
+    if folders[key] then
+      value = package.searchpath('tycho.' .. key, package.path) and require('tycho.' .. key) or folder(key)
+    else
+      value = op.find(key)
+      if not value and package.searchpath('tycho.' .. key, package.path) then value = require('tycho.' .. key) end
+    end
+    rawset(t, key, value)
+    return value
+  end,
+})
+
+return M

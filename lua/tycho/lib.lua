@@ -1,0 +1,250 @@
+-- The only file that knows the FFI's declarations: loads the libraries, turns a status into a Lua error at the user's line,
+-- and owns memory. Does not know shapes or gradients.
+--
+-- Memory. A storage is a Lua object that owns one C block. LuaJIT's collector does not see C bytes and a finalizer per tensor
+-- costs more than a small op, so storages are listed in a registry with weak references and dead ones are swept
+--   (a) at the end of tycho.scope, (b) when live bytes have grown by half, (c) before the byte limit or a failed allocation.
+local ffi = require 'ffi'
+local M = {}
+
+M.root = package.loaded['tycho.root'] or debug.getinfo(1, 'S').source:match('^@(.*)/lua/tycho/lib%.lua$') or '.'
+local build = os.getenv('TYCHO_BUILD') or M.root .. '/build'
+
+-- ---- declarations ----
+
+local function read(path)
+  local file = io.open(path, 'r')
+  if not file then error(('cannot read %s: run make in %s first'):format(path, M.root), 0) end
+  local text = file:read('*a')
+  file:close()
+  return text
+end
+
+-- Rows of map.def: list of {name=, arity=, da=, db=}, da and db only where the derivative is exactly 'g', '-g' or '0'.
+M.rows = {}
+local declarations = {}
+for line in read(M.root .. '/csrc/map.def'):gmatch('[^\n]+') do
+  local arity, name, rest = line:match('^%s*MAP([12])%(%s*([%w_]+)%s*,(.*)%)')
+  if arity then
+    local row = { name = name, arity = tonumber(arity) }
+    local pieces = {}
+    local depth, start = 0, 1
+    for i = 1, #rest do
+      local c = rest:sub(i, i)
+      if c == '(' then depth = depth + 1 elseif c == ')' then depth = depth - 1 end
+      if depth < 0 then rest = rest:sub(1, i - 1) break end
+      if c == ',' and depth == 0 then
+        pieces[#pieces + 1] = rest:sub(start, i - 1)
+        start = i + 1
+      end
+    end
+    pieces[#pieces + 1] = rest:sub(start)
+    local trivial = { g = true, ['-g'] = true, ['0'] = true }
+    for i, key in ipairs { 'forward', 'da', 'db' } do
+      local text = pieces[i] and pieces[i]:match('^%s*(.-)%s*$')
+      if i == 1 or trivial[text] then row[key] = text end
+    end
+    M.rows[#M.rows + 1] = row
+    if arity == '1' then
+      declarations[#declarations + 1] = ('int ty_%s(ty_tensor *y, const ty_tensor *x);'):format(name)
+      declarations[#declarations + 1] =
+        ('int ty_%s_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y);'):format(name)
+    else
+      declarations[#declarations + 1] = ('int ty_%s(ty_tensor *y, const ty_tensor *a, const ty_tensor *b);'):format(name)
+      for _, side in ipairs { 'a', 'b' } do
+        declarations[#declarations + 1] = ('int ty_%s_back_%s(ty_tensor *d, const ty_tensor *dy, const ty_tensor *a, '
+          .. 'const ty_tensor *b, const ty_tensor *y);'):format(name, side)
+      end
+    end
+  end
+end
+ffi.cdef((read(M.root .. '/csrc/tycho.h'):gsub('^#[^\n]*', ''):gsub('\n#[^\n]*', '\n')))
+ffi.cdef(table.concat(declarations, '\n'))
+
+-- ---- libraries: M.cpu (float32) and M.cpu64 (float64), each loaded when first named ----
+
+local version = 1
+local function load(name)
+  local path = ('%s/%s.so'):format(build, name)
+  local ok, lib = pcall(ffi.load, path)
+  if not ok then error(('cannot load %s: %s; run make in %s'):format(path, tostring(lib), M.root), 0) end
+  if lib.ty_version() ~= version then
+    error(('%s has version %d, the Lua side expects %d: run make clean all'):format(path, lib.ty_version(), version), 0)
+  end
+  return lib
+end
+setmetatable(M, {
+  __index = function(t, key)
+    local file = ({ cpu = 'libtycho', cpu64 = 'libtycho64' })[key]
+    if not file then return nil end
+    local lib = load(file)
+    rawset(t, key, lib)
+    return lib
+  end,
+})
+
+-- ---- errors ----
+
+local framework = M.root .. '/lua/tycho/'
+
+-- Raises message at the first line outside lua/tycho, the line of the person who can mend it.
+function M.raise(message)
+  for level = 2, 60 do
+    local info = debug.getinfo(level, 'Sl')
+    if not info then break end
+    local source = info.source:sub(1, 1) == '@' and info.source:sub(2)
+    if info.currentline > 0 and not (source and source:sub(1, #framework) == framework) then
+      error(('%s:%d: %s'):format(info.short_src, info.currentline, message), 0)
+    end
+  end
+  error(message, 0)
+end
+
+-- status: what a C function returned; lib: the library that it came from (default M.cpu).
+function M.check(status, lib)
+  if status ~= 0 then M.raise(ffi.string((lib or M.cpu).ty_error())) end
+end
+
+-- Handler for xpcall where an error is passed on: remembers where it was first raised, because rethrowing loses that.
+function M.remember(message)
+  if not (M.trace and M.trace.message == message) then M.trace = { message = message, text = debug.traceback(message, 2) } end
+  return message
+end
+
+-- ---- interrupts ----
+
+local interrupt_mode
+
+-- mode 'raise': Ctrl-C raises 'interrupted' in the next op (the prompt); 'flag': M.interrupted() tells (training loops);
+-- nil: the system's default, the process ends.
+function M.on_interrupt(mode)
+  interrupt_mode = mode
+  M.cpu.ty_catch_interrupts(mode and 1 or 0)
+end
+function M.interrupted() return M.cpu.ty_interrupted() ~= 0 end
+
+-- ---- storage ----
+
+local Storage = {}
+Storage.__index = Storage
+
+local registry = setmetatable({}, { __mode = 'v' }) -- slot -> storage, weak
+local blocks, sizes, owners = {}, {}, {} -- slot -> C block, bytes, library; strong, so that a dead storage's block is found
+local slots, free_slots, slot_count = {}, 0, 0
+local live, swept_live = 0, 0
+local GROWTH = 256 * 2^20
+local limit = 2^50
+do
+  pcall(ffi.cdef, 'long sysconf(int name);')
+  local pages, page = tonumber(ffi.C.sysconf(85)), tonumber(ffi.C.sysconf(30))
+  if pages > 0 and page > 0 then limit = pages * page end
+end
+
+local scope -- list of storages made since the innermost scope began, or nil
+
+local function release(slot)
+  owners[slot].ty_free(blocks[slot], sizes[slot])
+  live = live - sizes[slot]
+  blocks[slot], owners[slot], sizes[slot], registry[slot] = false, false, 0, nil
+  free_slots = free_slots + 1
+  slots[free_slots] = slot
+end
+
+-- Collects garbage and frees the blocks of dead storages.
+function M.collect()
+  collectgarbage()
+  collectgarbage()
+  for slot = 1, slot_count do
+    if blocks[slot] and registry[slot] == nil then release(slot) end
+  end
+  swept_live = live
+end
+
+-- Gives cached blocks back to the system.
+function M.clear_cache()
+  M.cpu.ty_cache_clear()
+  if rawget(M, 'cpu64') then M.cpu64.ty_cache_clear() end
+end
+
+-- live, peak (since the last reset) and cached bytes of the float library, and the limit.
+function M.memory()
+  local n = ffi.new('int64_t[3]')
+  M.cpu.ty_memory(n, n + 1, n + 2)
+  return { live = tonumber(n[0]), peak = tonumber(n[1]), cached = tonumber(n[2]), limit = limit, registered = live }
+end
+
+-- Tensors may hold this many bytes at most; default: the machine's memory.
+function M.set_memory_limit(bytes) limit = bytes end
+
+local function reclaim(bytes, lib)
+  M.collect()
+  if live + bytes <= limit then
+    local block = lib.ty_alloc(bytes)
+    if block ~= nil then return block end
+    M.clear_cache()
+    block = lib.ty_alloc(bytes)
+    if block ~= nil then return block end
+  end
+  local memory = M.memory()
+  M.raise(('out of memory: asked for %.1f MB with %.1f MB live, %.1f MB cached, limit %.1f MB; use a smaller batch or tycho.scope')
+    :format(bytes / 1e6, live / 1e6, memory.cached / 1e6, limit / 1e6))
+end
+
+-- A new storage of bytes, uninitialised.
+function M.storage(bytes, lib)
+  if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
+  local block
+  if live - swept_live > GROWTH and live > 1.5 * swept_live then M.collect() end
+  if live + bytes <= limit then block = lib.ty_alloc(bytes) end
+  if block == nil then block = reclaim(bytes, lib) end
+  local slot
+  if free_slots > 0 then
+    slot = slots[free_slots]
+    free_slots = free_slots - 1
+  else
+    slot = slot_count + 1
+    slot_count = slot
+  end
+  local s = setmetatable({ slot = slot, block = block, bytes = bytes, version = 0 }, Storage)
+  registry[slot], blocks[slot], sizes[slot], owners[slot] = s, block, bytes, lib
+  live = live + bytes
+  if scope then scope[#scope + 1] = s end
+  return s
+end
+
+-- Frees now; tensors that still view this storage raise when used.
+function Storage:free()
+  if self.block then
+    self.block = nil
+    release(self.slot)
+  end
+end
+
+-- ---- scopes ----
+
+-- Begins a scope and returns the enclosing one, to be handed to M.leave.
+function M.enter()
+  local outer = scope
+  scope = {}
+  return outer
+end
+
+-- Ends the innermost scope: storages marked keep = true move to the enclosing scope, all others are freed.
+function M.leave(outer)
+  local inner = scope
+  scope = outer
+  for i = 1, #inner do
+    local s = inner[i]
+    if s.keep then
+      s.keep = nil
+      if outer then outer[#outer + 1] = s end
+    elseif not s.lasting then
+      s:free()
+    end
+  end
+end
+-- Abandons scopes down to outer after an error; the collector takes what they made.
+function M.unwind(outer) scope = outer end
+function M.innermost_scope() return scope end
+
+return M

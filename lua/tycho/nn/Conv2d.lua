@@ -1,0 +1,15 @@
+-- Convolution without bias. weight (out, in, kernel, kernel), He-initialised as torchvision's ResNet.
+local Module = require 'tycho.nn.Module'
+local initialize = require 'tycho.nn.initialize'
+local conv2d = require('tycho.op').find 'conv2d'
+
+local Conv2d = Module.class()
+
+function Conv2d:init(inputs, outputs, kernel, stride, padding)
+  self.weight = Module.parameter(initialize.kaiming_conv { outputs, inputs, kernel, kernel })
+  self.stride, self.padding = stride or 1, padding or 0
+end
+
+function Conv2d:forward(x) return conv2d(x, self.weight, self.stride, self.padding) end
+
+return Conv2d

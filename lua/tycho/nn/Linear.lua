@@ -1,0 +1,16 @@
+-- y = x weight^T + bias. weight (out, in), bias (out); both U(-1/sqrt(in), 1/sqrt(in)) at first, as PyTorch.
+local Module = require 'tycho.nn.Module'
+local initialize = require 'tycho.nn.initialize'
+local linear = require('tycho.op').find 'linear'
+
+local Linear = Module.class()
+
+function Linear:init(inputs, outputs)
+  local bound = 1 / math.sqrt(inputs)
+  self.weight = Module.parameter(initialize.uniform({ outputs, inputs }, bound))
+  self.bias = Module.parameter(initialize.uniform({ outputs }, bound))
+end
+
+function Linear:forward(x) return linear(x, self.weight, self.bias) end
+
+return Linear

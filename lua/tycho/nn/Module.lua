@@ -1,0 +1,126 @@
+-- Base of layers and models. Fields that hold tensors or modules are registered in the order of assignment, so names and order
+-- of the state dict equal PyTorch's. A tensor field that requires a gradient is a parameter, any other tensor a buffer.
+local lib = require 'tycho.lib'
+local tensor = require 'tycho.tensor'
+local autograd = require 'tycho.autograd'
+
+local Module = {}
+Module.__index = Module
+
+local function is_module(x) return type(x) == 'table' and rawget(x, '_fields') ~= nil and not tensor.is_tensor(x) end
+Module.is_module = is_module
+
+local function assign(self, key, value)
+  if tensor.is_tensor(value) or is_module(value) then
+    local fields = rawget(self, '_fields')
+    fields[#fields + 1] = key
+  end
+  rawset(self, key, value)
+end
+
+-- A new layer class: local Linear = Module.class(); function Linear:init(...) ... end; function Linear:forward(x) ... end
+-- Linear(...) makes one, layer(x) runs it.
+function Module.class()
+  local class = setmetatable({}, {
+    __index = Module,
+    __call = function(class, ...)
+      local self = setmetatable({ _fields = {}, training = true }, class.instance)
+      self:init(...)
+      return self
+    end,
+  })
+  class.instance = { __index = class, __newindex = assign, __call = function(self, ...) return self:forward(...) end }
+  return class
+end
+
+-- Calls visit(name, tensor, owner, key) for every tensor, depth first, names joined by dots.
+local function walk(self, prefix, visit)
+  for _, key in ipairs(self._fields) do
+    local value = self[key]
+    local name = prefix .. tostring(key)
+    if is_module(value) then walk(value, name .. '.', visit) elseif tensor.is_tensor(value) then visit(name, value, self, key) end
+  end
+end
+
+-- List of {name, tensor} in order: parameters and buffers.
+function Module:state_dict()
+  local list = {}
+  walk(self, '', function(name, t) list[#list + 1] = { name, t } end)
+  return list
+end
+
+-- List of {name, tensor}: those that learn.
+function Module:named_parameters()
+  local list = {}
+  walk(self, '', function(name, t)
+    if t.requires_grad then list[#list + 1] = { name, t } end
+  end)
+  return list
+end
+function Module:parameters()
+  local list = {}
+  for i, entry in ipairs(self:named_parameters()) do list[i] = entry[2] end
+  return list
+end
+function Module:num_parameters()
+  local n = 0
+  for _, p in ipairs(self:parameters()) do n = n + p:numel() end
+  return n
+end
+
+-- Copies values by name. source: table name -> tensor. A 'module.' prefix (data-parallel runs) is ignored. Raises with all missing,
+-- unexpected and misshapen names and changes nothing then. where: what to call the source in that message.
+function Module:load_state_dict(source, where)
+  local given, missing, unexpected, wrong = {}, {}, {}, {}
+  for name, t in pairs(source) do given[name:gsub('^module%.', '')] = t end
+  local copies = {}
+  walk(self, '', function(name, t)
+    local value = given[name]
+    if not value then
+      missing[#missing + 1] = name
+    elseif not tensor.same_shape(value, t) then
+      wrong[#wrong + 1] = ('%s is %s, expected %s'):format(name, tensor.shape_text(value), tensor.shape_text(t))
+    else
+      copies[#copies + 1] = { t, value }
+    end
+    given[name] = nil
+  end)
+  for name in pairs(given) do unexpected[#unexpected + 1] = name end
+  local function part(label, names)
+    if #names == 0 then return '' end
+    table.sort(names)
+    local shown = { unpack(names, 1, 5) }
+    return ('; %d %s: %s%s'):format(#names, label, table.concat(shown, ', '), #names > 5 and ', ...' or '')
+  end
+  local problems = part('missing', missing) .. part('unexpected', unexpected) .. part('of another shape', wrong)
+  if problems ~= '' then error(('%s does not fit this model%s'):format(where or 'the state dict', problems), 0) end
+  for _, copy in ipairs(copies) do tensor.copy_into(copy[1], copy[2]) end
+  return self
+end
+
+local function set_training(self, on)
+  rawset(self, 'training', on)
+  for _, key in ipairs(self._fields) do
+    if is_module(self[key]) then set_training(self[key], on) end
+  end
+  return self
+end
+function Module:train() return set_training(self, true) end
+function Module:eval() return set_training(self, false) end
+
+-- Runs fn() in eval mode and without gradients; the mode is restored whatever happens.
+function Module:evaluating(fn)
+  local was = self.training
+  self:eval()
+  local function finish(ok, ...)
+    set_training(self, was)
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return finish(xpcall(autograd.no_grad, lib.remember, fn))
+end
+
+-- A learnable tensor: values is an f32 tensor.
+function Module.parameter(values) return values:requires_grad_() end
+
+return Module

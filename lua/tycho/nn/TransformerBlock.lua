@@ -1,0 +1,25 @@
+-- A pre-norm transformer block: x + attn(ln_1 x), then x + mlp(ln_2 x); MLP of four times the width with exact GELU.
+local Module = require 'tycho.nn.Module'
+local Linear = require 'tycho.nn.Linear'
+local LayerNorm = require 'tycho.nn.LayerNorm'
+local SelfAttention = require 'tycho.nn.SelfAttention'
+
+local MLP = Module.class()
+function MLP:init(width) self.c_fc, self.c_proj = Linear(width, 4 * width), Linear(4 * width, width) end
+function MLP:forward(x) return self.c_proj(self.c_fc(x):gelu()) end
+
+local TransformerBlock = Module.class()
+
+function TransformerBlock:init(width, heads)
+  self.ln_1, self.attn = LayerNorm(width), SelfAttention(width, heads)
+  self.ln_2, self.mlp = LayerNorm(width), MLP(width)
+end
+
+-- Arguments and results as SelfAttention:forward.
+function TransformerBlock:forward(x, mask, memory)
+  local y, kv = self.attn(self.ln_1(x), mask, memory)
+  x = x + y
+  return x + self.mlp(self.ln_2(x)), kv
+end
+
+return TransformerBlock

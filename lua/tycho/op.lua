@@ -1,0 +1,247 @@
+-- Op records: what one file in ops/ returns, and how it becomes a function and a method.
+--
+-- A record:  { inputs = {'x', 'w'}, forward = function(ctx, x, w, options...) return y end,
+--              backward = function(ctx, dy) return dx, dw end, sample = function(g) return x, w, options... end }
+--   inputs    names of the tensor arguments, which come first; a name that ends in '?' may be nil. list = true: the first
+--             argument is a Lua list of tensors (cat)
+--   forward   runs without recording; ctx:save(...) for backward, ctx:own(t) for private buffers, ctx.grad: is a gradient wanted.
+--             ctx.needs[i]: does input i want one
+--   backward  one gradient per input, nil where none is needed or defined; absent: the op is not differentiable
+--   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
+-- A record with compose = function(...) instead is a composite: plain Lua over other ops, differentiable by itself.
+local lib = require 'tycho.lib'
+local tensor = require 'tycho.tensor'
+local autograd = require 'tycho.autograd'
+local dtypes = require 'tycho.dtype'
+
+local M = {}
+local is_tensor, alive, flows = tensor.is_tensor, tensor.alive, autograd.flows
+local Context = autograd.Context
+
+local function check_argument(name, op, x, like)
+  local optional = name:sub(-1) == '?'
+  if x == nil and optional then return nil end
+  if type(x) == 'number' and like then return tensor.full({}, x, like.dtype) end
+  if not is_tensor(x) then
+    lib.raise(('%s: %s must be a tensor, got %s'):format(op, optional and name:sub(1, -2) or name, type(x)))
+  end
+  return alive(x, op)
+end
+
+local function new_context(name, grad, needs)
+  return setmetatable({ op = name, grad = grad, needs = needs }, Context)
+end
+
+-- A function from a record whose inputs are fixed arguments (at most 8 arguments in all).
+local function fixed(name, record)
+  local inputs = record.inputs
+  local n = #inputs
+  local forward, backward = record.forward, record.backward
+  local n1, n2, n3, n4, n5, n6 = unpack(inputs)
+  return function(a, b, c, d, e, f, g, h)
+    if n >= 1 then a = check_argument(n1, name, a) end
+    if n >= 2 then b = check_argument(n2, name, b) end
+    if n >= 3 then c = check_argument(n3, name, c) end
+    if n >= 4 then d = check_argument(n4, name, d) end
+    if n >= 5 then e = check_argument(n5, name, e) end
+    if n >= 6 then f = check_argument(n6, name, f) end
+    local grad = false
+    if backward and autograd.enabled() then
+      grad = flows(a) or (n >= 2 and flows(b)) or (n >= 3 and flows(c)) or (n >= 4 and flows(d)) or (n >= 5 and flows(e))
+        or (n >= 6 and flows(f))
+    end
+    if not grad then
+      local ctx = new_context(name, false, nil)
+      local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
+      ctx:release()
+      return y, extra
+    end
+    local args, needs = { a, b, c, d, e, f }, {}
+    for i = 1, n do
+      args[i] = args[i] or false
+      needs[i] = flows(args[i]) and true or false
+    end
+    for i = n + 1, 6 do args[i] = nil end
+    local ctx = new_context(name, true, needs)
+    local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
+    autograd.record(y, ctx, backward, args)
+    return y, extra
+  end
+end
+
+-- A function from a record whose first argument is a list of tensors.
+local function listed(name, record)
+  return function(list, ...)
+    if type(list) ~= 'table' or is_tensor(list) or #list == 0 then lib.raise(name .. ': expected a list of tensors, such as {a, b}') end
+    local inputs, needs, grad = {}, {}, false
+    for i = 1, #list do
+      inputs[i] = check_argument(('entry %d of the list'):format(i), name, list[i])
+      needs[i] = flows(list[i]) and true or false
+      grad = grad or needs[i]
+    end
+    grad = grad and autograd.enabled()
+    local ctx = new_context(name, grad, needs)
+    local y = record.forward(ctx, inputs, ...)
+    if grad then autograd.record(y, ctx, record.backward, inputs) else ctx:release() end
+    return y
+  end
+end
+
+-- ---- elementwise ops: one per row of map.def ----
+
+local rows = {}
+for _, row in ipairs(lib.rows) do rows[row.name] = row end
+
+local function unary(name)
+  local symbol, back = 'ty_' .. name, 'ty_' .. name .. '_back'
+  local row = rows[name]
+  local function rule(ctx, dy)
+    if row.da == '0' then return nil end
+    local x, y = ctx:saved()
+    local dx = tensor.empty_like(x)
+    lib.check(dx.lib[back](dx.c, dy.c, x.c, y.c), dx.lib)
+    return dx
+  end
+  return function(x)
+    x = check_argument('x', name, x)
+    local y = tensor.empty_like(x)
+    lib.check(y.lib[symbol](y.c, x.c), y.lib)
+    if flows(x) and autograd.enabled() then
+      local ctx = new_context(name, true)
+      ctx:save(x, y)
+      autograd.record(y, ctx, rule, { x })
+    end
+    return y
+  end
+end
+
+-- A fresh tensor of the shape that a and b broadcast to, in the memory order of the argument that has this shape.
+local function broadcast_like(a, b, name)
+  local ac, bc = a.c, b.c
+  local an, bn = ac.ndim, bc.ndim
+  local n = an > bn and an or bn
+  local a_full, b_full = an == n, bn == n
+  local shape
+  for i = 1, n do
+    local as = i <= an and tonumber(ac.shape[an - i]) or 1
+    local bs = i <= bn and tonumber(bc.shape[bn - i]) or 1
+    if as ~= bs then
+      if as == 1 then a_full = false elseif bs == 1 then b_full = false
+      else
+        lib.raise(('%s: shapes %s and %s do not broadcast: sizes %d and %d in dim -%d'):format(name, tensor.shape_text(a),
+          tensor.shape_text(b), as, bs, i))
+      end
+    end
+  end
+  if a_full then return tensor.empty_like(a) end
+  if b_full then return tensor.empty_like(b) end
+  shape = {}
+  for i = 1, n do
+    local as = i <= an and tonumber(ac.shape[an - i]) or 1
+    local bs = i <= bn and tonumber(bc.shape[bn - i]) or 1
+    shape[n - i + 1] = as == 1 and bs or as
+  end
+  return tensor.empty(shape, a.dtype)
+end
+
+-- g summed over the dims in which x was broadcast.
+local function sum_to(g, x)
+  if tensor.same_shape(g, x) then return g end
+  local gn, xn = g.c.ndim, x.c.ndim
+  local shape = {}
+  for i = 1, gn do shape[i] = i > gn - xn and tonumber(x.c.shape[i - 1 - gn + xn]) or 1 end
+  local sum = tensor.empty(shape, g.dtype)
+  lib.check(sum.lib.ty_sum(sum.c, g.c), sum.lib)
+  return gn == xn and sum or sum:reshape(x.shape)
+end
+M.sum_to = sum_to
+
+local function negated(g)
+  local y = tensor.empty_like(g)
+  lib.check(y.lib.ty_neg(y.c, g.c), y.lib)
+  return y
+end
+
+local function binary(name)
+  local symbol = 'ty_' .. name
+  local row = rows[name]
+  local function side(kind, back, dy, a, b, y)
+    if kind == '0' then return nil end
+    if kind == 'g' then return dy end
+    if kind == '-g' then return negated(dy) end
+    local d = tensor.empty_like(y)
+    lib.check(d.lib[back](d.c, dy.c, a.c, b.c, y.c), d.lib)
+    return d
+  end
+  local function rule(ctx, dy)
+    local a, b, y = ctx:saved()
+    local da = ctx.needs[1] and side(row.da, symbol .. '_back_a', dy, a, b, y)
+    local db = ctx.needs[2] and side(row.db, symbol .. '_back_b', dy, a, b, y)
+    return da and sum_to(da, a), db and sum_to(db, b)
+  end
+  return function(a, b)
+    if type(a) == 'number' and is_tensor(b) then a = tensor.full({}, a, b.dtype) end
+    a = check_argument('a', name, a)
+    b = check_argument('b', name, b, a)
+    if a.type ~= b.type then
+      lib.raise(('%s: a is %s %s and b is %s %s; convert one with :to(dtype)'):format(name, a.dtype, tensor.shape_text(a), b.dtype,
+        tensor.shape_text(b)))
+    end
+    local y = broadcast_like(a, b, name)
+    lib.check(y.lib[symbol](y.c, a.c, b.c), y.lib)
+    if autograd.enabled() then
+      local fa, fb = flows(a), flows(b)
+      if fa or fb then
+        local ctx = new_context(name, true, { fa and true or false, fb and true or false })
+        ctx:save(a, b, y)
+        autograd.record(y, ctx, rule, { a, b })
+      end
+    end
+    return y
+  end
+end
+
+-- ---- finding by name ----
+
+local function loadable(module_name)
+  if package.loaded[module_name] or package.preload[module_name] then return true end
+  return package.searchpath(module_name, package.path) ~= nil
+end
+
+-- The record of a structured or composite op, or nil.
+function M.record(name)
+  if type(name) ~= 'string' or not name:match('^[%a][%w_]*$') or not loadable('tycho.ops.' .. name) then return nil end
+  return require('tycho.ops.' .. name)
+end
+
+-- The function of an op by name: a row of map.def or a file in ops/; nil when there is neither.
+function M.find(name)
+  local row = rows[name]
+  if row then return row.arity == 1 and unary(name) or binary(name) end
+  local record = M.record(name)
+  if not record then return nil end
+  if record.compose then return record.compose end
+  return (record.list and listed or fixed)(name, record)
+end
+
+-- A real dtype shared by the arguments, or an error; for records that allocate results.
+function M.check_real(op, x, name)
+  if not dtypes[x.dtype].real then
+    lib.raise(('%s: %s must be f32 or f64, got %s %s'):format(op, name or 'x', x.dtype, tensor.shape_text(x)))
+  end
+end
+
+-- All op names: rows and files, sorted.
+function M.names()
+  local names = {}
+  for name in pairs(rows) do names[#names + 1] = name end
+  for file in require('lfs').dir(lib.root .. '/lua/tycho/ops') do
+    local name = file:match('^([%w_]+)%.lua$')
+    if name then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+M.rows = rows
+
+return M

@@ -1,0 +1,23 @@
+-- index_select(x, index): rows x[index[i]] along dim 0. index: int64 tensor or Lua list of row numbers, counted from 0.
+local tensor = require 'tycho.tensor'
+local lib = require 'tycho.lib'
+
+return {
+  inputs = { 'x' },
+  forward = function(ctx, x, index)
+    if not tensor.is_tensor(index) then index = tensor.tensor(index, 'i64') end
+    local shape = x.shape
+    if #shape == 0 then lib.raise('index_select: a scalar has no rows') end
+    shape[1] = index:numel()
+    local y = tensor.empty(shape, x.dtype)
+    lib.check(y.lib.ty_gather(y.c, x.c, index.c), y.lib)
+    if ctx.grad then ctx.index, ctx.x = index, x end
+    return y
+  end,
+  backward = function(ctx, dy)
+    local dx = tensor.empty(ctx.x.shape, ctx.x.dtype):fill_(0)
+    lib.check(dx.lib.ty_scatter_add(dx.c, dy.c, ctx.index.c), dx.lib)
+    return dx
+  end,
+  sample = function(g) return g:normal_tensor({ 4, 3 }, 'f64'), { 2, 0, 2 } end,
+}

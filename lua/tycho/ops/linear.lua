@@ -1,0 +1,30 @@
+-- linear(x, w, b): x w^T + b. x (...,K), w (N,K), b (N) or nil -> (...,N)
+local tensor = require 'tycho.tensor'
+local lib = require 'tycho.lib'
+local op = require 'tycho.op'
+
+return {
+  inputs = { 'x', 'w', 'b?' },
+  forward = function(ctx, x, w, b)
+    op.check_real('linear', x)
+    local shape = x.shape
+    local width = shape[#shape]
+    if w.ndim ~= 2 or w:size(1) ~= width then
+      lib.raise(('linear: x %s needs a weight of shape (out, %s), got %s'):format(tensor.shape_text(x), tostring(width), tensor.shape_text(w)))
+    end
+    ctx.shape = x.shape
+    local rows = tensor.dense(x):reshape { -1, width }
+    shape[#shape] = w:size(0)
+    local y = tensor.empty({ rows:size(0), w:size(0) }, x.dtype)
+    lib.check(y.lib.ty_linear(y.c, rows.c, w.c, b and b.c), y.lib)
+    ctx:save(rows, w)
+    return y:reshape(shape)
+  end,
+  backward = function(ctx, dy)
+    local x, w = ctx:saved()
+    dy = dy:reshape { x:size(0), w:size(0) }
+    return ctx.needs[1] and dy:matmul(w):reshape(ctx.shape), ctx.needs[2] and dy:transpose(0, 1):matmul(x),
+      ctx.needs[3] and dy:sum(0)
+  end,
+  sample = function(g) return g:normal_tensor({ 2, 3, 4 }, 'f64'), g:normal_tensor({ 5, 4 }, 'f64'), g:normal_tensor({ 5 }, 'f64') end,
+}

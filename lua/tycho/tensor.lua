@@ -1,0 +1,348 @@
+-- Tensor: a strided view of a storage. Creation, views' plumbing, access, conversion, in-place changes and printing.
+-- Differentiable operations live in ops/; they appear here as methods by file name. Tensors count from 0.
+local ffi = require 'ffi'
+local lib = require 'tycho.lib'
+local dtypes = require 'tycho.dtype'
+
+local Tensor = {} -- methods
+local getters = {} -- computed fields
+local M = { Tensor = Tensor }
+
+local struct = ffi.typeof('ty_tensor')
+local int64 = ffi.typeof('int64_t')
+local raise = lib.raise
+
+local absent = {}
+local metatable = {}
+local function lookup(t, key)
+  local method = Tensor[key]
+  if method ~= nil then return method end
+  local getter = getters[key]
+  if getter then return getter(t) end
+  if type(key) == 'number' then return Tensor.select(t, 0, key) end
+  if absent[key] then return nil end
+  method = require('tycho.op').find(key)
+  if method then Tensor[key] = method else absent[key] = true end
+  return method
+end
+metatable.__index = lookup
+for _, field in ipairs { 'node', 'grad', 'requires_grad', 'name' } do absent[field] = true end
+
+function M.is_tensor(x) return getmetatable(x) == metatable end
+local is_tensor = M.is_tensor
+
+-- ---- making ----
+
+local function wrap(c, storage, dtype)
+  return setmetatable({ c = c, storage = storage, type = dtype, lib = lib[dtype.lib] }, metatable)
+end
+
+local function dtype_of(name)
+  local dtype = dtypes[name or 'f32']
+  if not dtype or not dtype.code then raise(("dtype must be one of f32, f64, i64, i32, u8, got '%s'"):format(tostring(name))) end
+  return dtype
+end
+
+local function set_shape(c, shape)
+  local n = #shape
+  if n > 6 then raise(('a tensor has at most 6 dims, got %d'):format(n)) end
+  c.ndim = n
+  local count = 1
+  for i = 0, n - 1 do
+    local size = shape[i + 1]
+    if type(size) ~= 'number' or size < 0 or size ~= math.floor(size) then
+      raise(('sizes must be whole numbers >= 0, got {%s}'):format(table.concat(M.map(shape, tostring), ', ')))
+    end
+    c.shape[i] = size
+    count = count * size
+  end
+  if count > 2^44 then raise(('a tensor of %g elements is too large'):format(count)) end
+  return count
+end
+local function set_dense_strides(c)
+  local step = 1
+  for i = c.ndim - 1, 0, -1 do
+    c.stride[i] = step
+    step = step * tonumber(c.shape[i])
+  end
+end
+local function set_image_strides(c)
+  local C, H, W = tonumber(c.shape[1]), tonumber(c.shape[2]), tonumber(c.shape[3])
+  c.stride[0], c.stride[1], c.stride[2], c.stride[3] = H * W * C, 1, W * C, C
+end
+local function allocate(c, count, dtype)
+  c.dtype = dtype.code
+  local storage = lib.storage(count * dtype.size, lib[dtype.lib])
+  c.data = storage.block
+  return wrap(c, storage, dtype)
+end
+
+function M.map(list, fn)
+  local out = {}
+  for i = 1, #list do out[i] = fn(list[i]) end
+  return out
+end
+
+-- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'i64', 'i32', 'u8'.
+function M.empty(shape, dtype)
+  if type(shape) ~= 'table' then raise(('empty: shape must be a list of sizes such as {2, 3}, got %s'):format(type(shape))) end
+  local c = struct()
+  local count = set_shape(c, shape)
+  set_dense_strides(c)
+  return allocate(c, count, dtype_of(dtype))
+end
+
+-- An uninitialised image: shape (N,C,H,W), memory (N,H,W,C).
+function M.empty_image(shape, dtype)
+  if #shape ~= 4 then raise(('empty_image: shape must be {N, C, H, W}, got %d sizes'):format(#shape)) end
+  local c = struct()
+  local count = set_shape(c, shape)
+  set_image_strides(c)
+  return allocate(c, count, dtype_of(dtype))
+end
+
+-- Elements lie without gaps or repeats, in any order of dims.
+local function is_packed(c)
+  local span, count = 1, 1
+  for i = 0, c.ndim - 1 do
+    local size, stride = tonumber(c.shape[i]), tonumber(c.stride[i])
+    if size > 1 and stride == 0 then return false end
+    span = span + (size - 1) * stride
+    count = count * size
+  end
+  return span == count or count == 0
+end
+
+-- An uninitialised tensor of x's shape, and of its memory order where x has no gaps.
+function M.empty_like(x, dtype)
+  local c = struct(x.c)
+  local count = 1
+  for i = 0, c.ndim - 1 do count = count * tonumber(c.shape[i]) end
+  if not is_packed(c) then set_dense_strides(c) end
+  return allocate(c, count, dtype and dtype_of(dtype) or x.type)
+end
+
+-- A view of x's storage: fn(c) edits a copy of the struct; offset in elements.
+function M.view_of(x, offset, edit, ...)
+  local c = struct(x.c)
+  edit(c, ...)
+  c.data = ffi.cast('char *', x.c.data) + offset * x.type.size
+  return wrap(c, x.storage, x.type)
+end
+
+-- ---- fields ----
+
+function getters.shape(t)
+  local out, c = {}, t.c
+  for i = 1, c.ndim do out[i] = tonumber(c.shape[i - 1]) end
+  return out
+end
+function getters.ndim(t) return t.c.ndim end
+function getters.dtype(t) return t.type.name end
+function getters.device() return 'cpu' end
+
+function Tensor:numel()
+  local c, count = self.c, 1
+  for i = 0, c.ndim - 1 do count = count * tonumber(c.shape[i]) end
+  return count
+end
+
+-- dim as 0..ndim-1 from a dim that may count from the end.
+function M.dim(t, dim, op)
+  local n = t.c.ndim
+  if type(dim) ~= 'number' or dim ~= math.floor(dim) or dim < -n or dim >= n then
+    raise(('%s: dim %s is out of range -%d..%d for shape %s (dims count from 0)'):format(op, tostring(dim), n, n - 1, M.shape_text(t)))
+  end
+  return dim < 0 and dim + n or dim
+end
+function Tensor:size(dim) return tonumber(self.c.shape[M.dim(self, dim, 'size')]) end
+function Tensor:stride(dim) return tonumber(self.c.stride[M.dim(self, dim, 'stride')]) end
+
+function M.shape_text(t)
+  return '(' .. table.concat(M.map(getters.shape(t), tostring), ', ') .. ')'
+end
+
+function M.same_shape(a, b)
+  local ac, bc = a.c, b.c
+  if ac.ndim ~= bc.ndim then return false end
+  for i = 0, ac.ndim - 1 do
+    if ac.shape[i] ~= bc.shape[i] then return false end
+  end
+  return true
+end
+
+-- Row-major without gaps.
+function Tensor:is_contiguous()
+  local c, step = self.c, 1
+  for i = c.ndim - 1, 0, -1 do
+    local size = tonumber(c.shape[i])
+    if size ~= 1 and tonumber(c.stride[i]) ~= step then return false end
+    step = step * size
+  end
+  return true
+end
+
+-- (N,C,H,W) over (N,H,W,C) without gaps.
+function Tensor:is_image()
+  local c, step = self.c, 1
+  if c.ndim ~= 4 then return false end
+  for _, i in ipairs { 1, 3, 2, 0 } do
+    local size = tonumber(c.shape[i])
+    if size ~= 1 and tonumber(c.stride[i]) ~= step then return false end
+    step = step * size
+  end
+  return true
+end
+
+-- Memory of a tensor that a scope or backward has freed must not be read: every path to it passes here.
+function M.alive(t, op)
+  if not t.storage.block then
+    raise(('%s: this tensor of shape %s was freed when its scope ended; return it from the scope, or clone it'):format(op, M.shape_text(t)))
+  end
+  return t
+end
+
+-- Typed C pointer to the first element; valid while t is.
+function Tensor:ptr()
+  M.alive(self, 'ptr')
+  return ffi.cast(self.type.pointer, self.c.data)
+end
+
+-- ---- copies and conversions (not differentiable; ops contiguous and clone are) ----
+
+function M.copy_into(y, x)
+  lib.check(y.lib.ty_copy(y.c, x.c), y.lib)
+  return y
+end
+
+-- x itself where it is row-major without gaps, else a copy that is. Not differentiable: for rules and forwards.
+function M.dense(x)
+  return x:is_contiguous() and x or M.copy_into(M.empty(x.shape, x.dtype), x)
+end
+-- The same for channels-last memory.
+function M.image(x)
+  return x:is_image() and x or M.copy_into(M.empty_image(x.shape, x.dtype), x)
+end
+
+-- A copy in another dtype; x itself when it has that dtype. Not differentiable.
+function Tensor:to(dtype)
+  if dtype_of(dtype) == self.type then return self end
+  return M.copy_into(M.empty_like(self, dtype), M.alive(self, 'to'))
+end
+
+-- The number in a tensor of one element.
+function Tensor:item()
+  if self:numel() ~= 1 then raise(('item: expected one element, got shape %s'):format(M.shape_text(self))) end
+  return tonumber(self:ptr()[0])
+end
+
+local function nest(pointer, c, dim, offset)
+  if dim == c.ndim then return tonumber(pointer[offset]) end
+  local out = {}
+  local stride = tonumber(c.stride[dim])
+  for i = 1, tonumber(c.shape[dim]) do out[i] = nest(pointer, c, dim + 1, offset + (i - 1) * stride) end
+  return out
+end
+-- Nested Lua list of numbers (a number for a scalar). Lists count from 1.
+function Tensor:tolist() return nest(self:ptr(), self.c, 0, 0) end
+
+local function infer(value, shape)
+  if type(value) == 'table' then
+    shape[#shape + 1] = #value
+    if value[1] ~= nil then infer(value[1], shape) end
+  end
+  return shape
+end
+local function fill_nested(pointer, value, shape, dim, offset)
+  if dim > #shape then
+    if type(value) ~= 'number' and not ffi.istype(int64, value) then
+      raise(('tensor: expected numbers, got %s'):format(type(value)))
+    end
+    pointer[offset] = value
+    return offset + 1
+  end
+  if type(value) ~= 'table' or #value ~= shape[dim] then
+    raise(('tensor: ragged list: expected %d entries at depth %d, got %s'):format(shape[dim], dim - 1,
+      type(value) == 'table' and #value or type(value)))
+  end
+  for i = 1, shape[dim] do offset = fill_nested(pointer, value[i], shape, dim + 1, offset) end
+  return offset
+end
+-- A tensor from a number or a nested list of numbers.
+function M.tensor(value, dtype)
+  local shape = infer(value, {})
+  local t = M.empty(shape, dtype)
+  fill_nested(t:ptr(), value, shape, 1, 0)
+  return t
+end
+
+function M.full(shape, value, dtype)
+  return M.empty(shape, dtype):fill_(value)
+end
+function M.zeros(shape, dtype) return M.full(shape, 0, dtype) end
+function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
+function M.zeros_like(x) return M.empty_like(x):fill_(0) end
+-- 0, 1, ... n-1
+function M.arange(n, dtype)
+  local t = M.empty({ n }, dtype)
+  local p = t:ptr()
+  for i = 0, n - 1 do p[i] = i end
+  return t
+end
+
+-- ---- in place ----
+
+-- Call before an in-place change: refuses tensors that a gradient will flow to, and marks the storage so that a backward
+-- that saved the old values says so.
+function M.touch(t, op)
+  M.alive(t, op)
+  if (t.requires_grad or t.node) and require('tycho.autograd').enabled() then
+    raise(('%s: in-place change of a tensor that is part of a gradient; use tycho.no_grad(function() ... end)'):format(op))
+  end
+  t.storage.version = t.storage.version + 1
+  t.storage.writer = op
+end
+
+-- self = x, broadcast and converted.
+function Tensor:copy_(x)
+  M.touch(self, 'copy_')
+  return M.copy_into(self, M.alive(x, 'copy_'))
+end
+function Tensor:fill_(value)
+  M.touch(self, 'fill_')
+  lib.check(self.lib.ty_fill(self.c, value), self.lib)
+  return self
+end
+function Tensor:zero_() return self:fill_(0) end
+for _, name in ipairs { 'add', 'sub', 'mul', 'div' } do
+  local symbol = 'ty_' .. name
+  -- self = self (op) x, elementwise; x: tensor or number.
+  Tensor[name .. '_'] = function(self, x)
+    M.touch(self, name .. '_')
+    if not is_tensor(x) then x = M.full({}, x, self.dtype) end
+    lib.check(self.lib[symbol](self.c, self.c, M.alive(x, name .. '_').c), self.lib)
+    return self
+  end
+end
+
+-- ---- printing and operators ----
+
+function metatable.__tostring(t) return require('tycho.repl.print').tensor(t) end
+for operator, name in pairs { __add = 'add', __sub = 'sub', __mul = 'mul', __div = 'div', __pow = 'pow' } do
+  metatable[operator] = function(a, b) return Tensor[name](a, b) end
+end
+function metatable.__unm(a) return Tensor.neg(a) end
+
+-- Operators reach ops by direct field access, so these are resolved when first used.
+setmetatable(Tensor, {
+  __index = function(t, key)
+    local found = type(key) == 'string' and not absent[key] and not getters[key] and require('tycho.op').find(key)
+    if found then
+      rawset(t, key, found)
+      return found
+    end
+    return nil
+  end,
+})
+
+return M
