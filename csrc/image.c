@@ -12,11 +12,14 @@
 /* GCC tells of stb's unused static functions at the end of the file, after any pop. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic push
+#pragma GCC push_options
+#pragma GCC optimize("wrapv") /* stb lets signed sums and shifts overflow, on purpose and in damaged files */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wunused-but-set-variable"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #pragma GCC diagnostic ignored "-Wsign-compare"
 #pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #define STB_IMAGE_IMPLEMENTATION
 #define STB_IMAGE_STATIC
 #define STBI_ONLY_JPEG
@@ -27,6 +30,7 @@
 #define STB_IMAGE_WRITE_STATIC
 #define STBI_WRITE_NO_STDIO
 #include <stb/stb_image_write.h>
+#pragma GCC pop_options
 #pragma GCC diagnostic pop
 
 enum { MAX_PIXELS = 100000000 };
@@ -65,30 +69,47 @@ static int read_file(const char *op, const char *path, uint8_t **data, size_t *b
 static int is_jpeg(const uint8_t *p, size_t n) { return n >= 3 && p[0] == 0xFF && p[1] == 0xD8 && p[2] == 0xFF; }
 static int is_png(const uint8_t *p, size_t n) { return n >= 8 && !memcmp(p, "\x89PNG\r\n\x1a\n", 8); }
 
-/* Whether the marker segments lead to an end-of-image marker. stb fills the missing rest of some truncated files with grey. */
-static int jpeg_is_complete(const uint8_t *p, size_t n) {
+/* Whether the Huffman tables in a DHT segment have at most 256 codes each: stb 2.27 writes past its own table otherwise. */
+static int huffman_tables_fit(const uint8_t *p, size_t n) {
+  while (n >= 17) {
+    size_t codes = 0;
+    for (int i = 1; i <= 16; i++) codes += p[i];
+    if (codes > 256) return 0;
+    if (n < 17 + codes) return 1; /* stb refuses such a segment */
+    p += 17 + codes;
+    n -= 17 + codes;
+  }
+  return n == 0;
+}
+
+/* What is wrong with a JPEG's marker segments, or NULL. stb fills the missing rest of some truncated files with grey. */
+static const char *jpeg_fault(const uint8_t *p, size_t n) {
   size_t at = 2;
   while (at + 1 < n) {
     const uint8_t *found = memchr(p + at, 0xFF, n - at - 1);
-    if (!found) return 0;
+    if (!found) break;
     at = (size_t)(found - p) + 1;
     uint8_t marker = p[at];
-    if (marker == 0xD9) return 1;
+    if (marker == 0xD9) return NULL;
     if (marker == 0xFF) continue;
     at++;
     int bare = marker <= 0x01 || (marker >= 0xD0 && marker <= 0xD8); /* stuffed zero, TEM, restart, SOI: no length follows */
-    if (!bare) {
-      if (at + 1 >= n) return 0;
-      at += (size_t)(p[at] << 8 | p[at + 1]);
-    }
+    if (bare) continue;
+    if (at + 1 >= n) break;
+    size_t length = (size_t)(p[at] << 8 | p[at + 1]);
+    if (length < 2) return "a damaged JPEG (a segment shorter than its own length field)";
+    if (marker == 0xC4 && at + length <= n && !huffman_tables_fit(p + at + 2, length - 2)) return "a damaged JPEG (bad Huffman table)";
+    at += length;
   }
-  return 0;
+  return "a truncated JPEG (no end-of-image marker)";
 }
 
 static int check_kind(const char *op, const char *path, const uint8_t *p, size_t n) {
-  if (is_png(p, n) || (is_jpeg(p, n) && jpeg_is_complete(p, n))) return 0;
-  if (is_jpeg(p, n))
-    return ty_fail("%s: %s: expected a JPEG or PNG image, got a truncated JPEG of %zu bytes (no end-of-image marker)", op, path, n);
+  if (is_png(p, n)) return 0;
+  if (is_jpeg(p, n)) {
+    const char *fault = jpeg_fault(p, n);
+    return fault ? ty_fail("%s: %s: expected a JPEG or PNG image, got %s", op, path, fault) : 0;
+  }
   char head[16] = "";
   for (size_t i = 0; i < 4 && i < n; i++) snprintf(head + 3 * i, 4, " %02x", p[i]);
   return ty_fail("%s: %s: expected a JPEG or PNG image, got a file that begins with the bytes%s", op, path, head);
