@@ -6,9 +6,10 @@ local M = { null = dkjson.null }
 
 -- The value of a JSON text; where names it in errors.
 function M.decode(text, where)
-  local value, stop, why = dkjson.decode(text, 1, dkjson.null)
+  local ok, value, stop, why = pcall(dkjson.decode, text, 1, dkjson.null)
+  if not ok then file.fail(where or 'JSON', 'JSON nested too deeply') end
   if why then file.fail(where or 'JSON', 'not valid JSON: %s', why) end
-  if text:find('%S', stop) then file.fail(where or 'JSON', 'not valid JSON: more text after the value at byte %d', stop) end
+  if text:find('%S', stop) then file.fail(where or 'JSON', 'not valid JSON: more text after the value, which ends at byte %d', stop - 1) end
   return value
 end
 

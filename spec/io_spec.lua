@@ -1,0 +1,270 @@
+-- Files: recorded ones to the last bit, round trips of ours, hostile ones refused.
+local ffi = require 'ffi'
+local lfs = require 'lfs'
+local tensor = require 'tycho.tensor'
+local lib = require 'tycho.lib'
+local file = require 'tycho.io.file'
+local json = require 'tycho.io.json'
+local npy = require 'tycho.io.npy'
+local npz = require 'tycho.io.npz'
+local pt = require 'tycho.io.pt'
+local safetensors = require 'tycho.io.safetensors'
+local zip = require 'tycho.io.zip'
+
+local folder
+
+local function path(name) return folder .. '/' .. name end
+
+local function write(name, bytes)
+  local f = assert(io.open(path(name), 'wb'))
+  f:write(bytes)
+  f:close()
+  return path(name)
+end
+
+local function read(name)
+  local f = assert(io.open(path(name), 'rb'))
+  local bytes = f:read('*a')
+  f:close()
+  return bytes
+end
+
+-- fn(...) must raise one sentence that contains every one of the words.
+local function assert_refuses(words, fn, ...)
+  local ok, message = pcall(fn, ...)
+  assert.is_false(ok)
+  assert.is_string(message)
+  assert.is_nil(message:find('\n'))
+  for _, word in ipairs(words) do assert.truthy(message:find(word, 1, true), message .. ' lacks ' .. word) end
+end
+
+local function assert_same(a, b)
+  assert.are.equal(a.dtype, b.dtype)
+  assert.are.same(a.shape, b.shape)
+  assert.are.same(a:tolist(), b:tolist())
+end
+
+local function samples()
+  return {
+    f32 = tensor.tensor { { 1, -2.5, 3 }, { 4, 5, 0 } },
+    f64 = tensor.tensor({ 1 / 3, math.huge }, 'f64'),
+    i64 = tensor.tensor({ { { -7 } } }, 'i64'),
+    i32 = tensor.tensor({ -2^31, 2^31 - 1 }, 'i32'),
+    u8 = tensor.tensor({ 0, 255 }, 'u8'),
+    scalar = tensor.tensor(2.5),
+    empty = tensor.empty { 0, 3 },
+  }
+end
+
+describe('files', function()
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(lfs.mkdir(folder))
+  end)
+  after_each(function()
+    for name in lfs.dir(folder) do os.remove(path(name)) end
+    lfs.rmdir(folder)
+  end)
+
+  describe('recorded', function()
+    require 'spec.parity.ptfiles'(lib.root .. '/spec/golden/ptfiles', function(name, found, _, ok)
+      it(name, function() assert.is_true(ok, tostring(found)) end)
+    end)
+  end)
+
+  describe('written', function()
+    it('whole, or not at all', function()
+      write('kept', 'old')
+      assert_refuses({ 'no more' }, file.write, path 'kept', function(out)
+        out:write('new')
+        error('no more', 0)
+      end)
+      assert.are.equal('old', read 'kept')
+      file.write(path 'kept', function(out) out:write('new') end)
+      assert.are.equal('new', read 'kept')
+      local names = {}
+      for name in lfs.dir(folder) do names[#names + 1] = name end
+      assert.are.equal(3, #names) -- ., .. and the file
+    end)
+    it('nowhere but to a file', function()
+      assert_refuses({ 'cannot write', 'directory' }, npy.save, folder, tensor.empty { 1 })
+      assert_refuses({ 'cannot write', 'char device' }, npy.save, '/dev/null', tensor.empty { 1 })
+      assert_refuses({ 'cannot write', 'No such' }, npy.save, path 'none/x.npy', tensor.empty { 1 })
+    end)
+    it('read from files only', function()
+      assert_refuses({ 'none.npy', 'No such' }, npy.load, path 'none.npy')
+      assert_refuses({ folder }, pt.load, folder)
+    end)
+  end)
+
+  describe('npy', function()
+    it('keeps every dtype and shape', function()
+      for name, x in pairs(samples()) do
+        npy.save(path(name), x)
+        assert_same(x, npy.load(path(name)))
+        assert_same(x, npy.decode(npy.encode(x)))
+      end
+    end)
+    it('writes row-major data at a multiple of 64 bytes', function()
+      npy.save(path 'x', tensor.tensor { { 1, 2 }, { 3, 4 } }:transpose(0, 1))
+      assert_same(tensor.tensor { { 1, 3 }, { 2, 4 } }, npy.load(path 'x'))
+      assert.are.equal(0, (#read 'x' - 16) % 64)
+    end)
+    it('keeps strings', function()
+      local list = { '/a', '', 'ünï/çø∂é/𝄞' }
+      npy.save_strings(path 'x', list)
+      assert.are.same(list, npy.load(path 'x'))
+      npy.save_strings(path 'x', {})
+      assert.are.same({}, npy.load(path 'x'))
+      assert_refuses({ 'UTF-8' }, npy.save_strings, path 'x', { '\255' })
+    end)
+    it('makes a NaN of any payload a number', function()
+      local head = npy.encode(tensor.empty { 4 }):sub(1, -17)
+      local x = npy.decode(head .. ('\255'):rep(8) .. '\0\0\160\255\0\0\128\255'):tolist()
+      for i = 1, 3 do
+        assert.are.equal('number', type(x[i]))
+        assert.is_true(x[i] ~= x[i])
+      end
+      assert.are.equal(-math.huge, x[4])
+      local y = npy.decode(npy.encode(tensor.empty({ 1 }, 'f64')):sub(1, -9) .. ('\255'):rep(8)):item()
+      assert.is_true(type(y) == 'number' and y ~= y)
+    end)
+    it('refuses u8 values that int64 cannot hold', function()
+      local text = npy.encode(tensor.tensor({ -1 }, 'i64')):gsub('<i8', '<u8')
+      assert_refuses({ 'here', '2^63' }, npy.decode, text, 'here')
+    end)
+  end)
+
+  describe('npz', function()
+    it('keeps tables of tensors, stored and deflated', function()
+      local all = samples()
+      all['a/b'] = tensor.zeros { 100, 100 }
+      npz.save(path 'stored', all)
+      npz.save(path 'deflated', all, { compress = true })
+      assert.is_true(#read 'deflated' < #read 'stored' / 4)
+      for _, name in ipairs { 'stored', 'deflated' } do
+        local got = npz.load(path(name))
+        for key, x in pairs(all) do assert_same(x, got[key]) end
+      end
+    end)
+    it('refuses damaged entries', function()
+      npz.save(path 'x', { a = tensor.zeros { 100 } }, { compress = true })
+      local bytes = read 'x'
+      local at = bytes:find('a.npy', 1, true) + 12
+      write('x', bytes:sub(1, at - 1) .. string.char(bytes:byte(at) == 7 and 8 or 7) .. bytes:sub(at + 1))
+      assert_refuses({ path 'x', 'a.npy', 'damaged' }, npz.load, path 'x')
+    end)
+  end)
+
+  describe('zip', function()
+    it('refuses two entries that share bytes, and encryption', function()
+      zip.write(path 'x', function(archive)
+        archive:add('a', ('x'):rep(100))
+        archive:add('b', ('x'):rep(100))
+      end)
+      local bytes = read 'x'
+      local second = bytes:find('PK\1\2', bytes:find('PK\1\2', 1, true) + 1, true)
+      write('x', bytes:sub(1, second + 41) .. '\0\0\0\0' .. bytes:sub(second + 46))
+      assert_refuses({ 'overlaps' }, file.with_mapping, path 'x', function(p, size) return zip.open(p, size, 'x') end)
+      local first = bytes:find('PK\1\2', 1, true)
+      write('x', bytes:sub(1, first + 7) .. '\1' .. bytes:sub(first + 9))
+      assert_refuses({ 'encrypted' }, file.with_mapping, path 'x', function(p, size) return zip.open(p, size, 'x') end)
+    end)
+  end)
+
+  describe('pt', function()
+    it('keeps tensors, containers and their order', function()
+      local x = samples()
+      local value = pt.dict({ { 'model', pt.dict { { 'w', x.f32 }, { 'b', x.scalar }, { 'tied', x.f32 } } }, { 'z', x.empty },
+        { 'epoch', 17 }, { 'lr', 0.1 }, { 'large', 2^40 }, { 'exact', 9007199254740993LL }, { 'low', -math.huge }, { 3, 'key' },
+        { 'none', pt.none }, { 'flags', { true, false } }, { 'betas', pt.tuple { 0.9, 0.999 } }, { 'plain', { b = 2, a = 1 } } }, false)
+      pt.save(path 'x.pt', value)
+      local got = pt.load(path 'x.pt')
+      assert.are.same(value.keys, got.keys)
+      assert.is_false(got.ordered)
+      assert.is_true(got:get('model').ordered)
+      assert.are.same({ 'w', 'b', 'tied' }, got:get('model').keys)
+      assert_same(x.f32, got:get('model'):get('w'))
+      assert_same(x.f32, got:get('model'):get('tied'))
+      assert_same(x.scalar, got:get('model'):get('b'))
+      assert_same(x.empty, got:get('z'))
+      for _, key in ipairs { 'epoch', 'lr', 'large', 'low', 3, 'none' } do assert.are.equal(value:get(key), got:get(key)) end
+      assert.is_true(got:get('exact') == 9007199254740993LL)
+      assert.are.same({ true, false }, got:get('flags'))
+      assert.is_true(pt.is_tuple(got:get('betas')))
+      assert.are.equal(0.999, got:get('betas')[2])
+      assert.are.same({ 'a', 'b' }, got:get('plain').keys)
+      local names = {}
+      for name in got:get('model'):pairs() do names[#names + 1] = name end
+      assert.are.same({ 'w', 'b', 'tied' }, names)
+    end)
+    it('keeps every dtype', function()
+      for name, x in pairs(samples()) do
+        pt.save(path 'x.pt', pt.dict { { name, x } })
+        assert_same(x, pt.load(path 'x.pt'):get(name))
+      end
+    end)
+    it('writes the same bytes for the same values, with storages at multiples of 64', function()
+      local x = samples()
+      pt.save(path 'a', pt.dict { { 'w', x.f32 }, { 'v', x.f64 } })
+      pt.save(path 'b', pt.dict { { 'w', x.f32 }, { 'v', x.f64 } })
+      assert.are.equal(read 'a', read 'b')
+      local bytes = read 'a'
+      local data = ffi.string(x.f64:ptr(), 16)
+      assert.are.equal(1, bytes:find(data, 1, true) % 64)
+    end)
+    it('refuses what it cannot write', function()
+      assert_refuses({ 'pt.save', 'function' }, pt.save, path 'x', { print })
+      local loop = {}
+      loop.loop = loop
+      assert_refuses({ 'pt.save', 'contain themselves' }, pt.save, path 'x', loop)
+      assert.is_nil(lfs.attributes(path 'x'))
+    end)
+    it('names a class that it refuses', function()
+      local golden = lib.root .. '/spec/golden/ptfiles/corrupt/'
+      assert_refuses({ 'os.system', 'state_dict' }, pt.load, golden .. 'global_os_system.pt')
+    end)
+  end)
+
+  describe('safetensors', function()
+    local function raw(header, data) return write('x', file.put_u64(#header) .. header .. (data or '')) end
+    it('keeps tensors and metadata', function()
+      safetensors.save(path 'x', samples(), { note = 'a "b"\n', step = '3' })
+      local got, metadata = safetensors.load(path 'x')
+      for name, x in pairs(samples()) do assert_same(x, got:get(name)) end
+      assert.are.same({ note = 'a "b"\n', step = '3' }, metadata)
+      assert.are.equal(0, file.u64(ffi.cast('const uint8_t *', read 'x')) % 8)
+    end)
+    it('reads bfloat16', function()
+      raw('{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}', '\192\63\0\192')
+      assert_same(tensor.tensor { 1.5, -2 }, safetensors.load(path 'x'):get('a'))
+    end)
+    it('refuses damaged files', function()
+      local entry = '{"a":{"dtype":"%s","shape":[%s],"data_offsets":[%s]}}'
+      local data = ('x'):rep(8)
+      for words, header in pairs {
+        ['tensors fill'] = entry:format('F32', '1', '0,4'), ['begins at byte 4'] = entry:format('F32', '1', '4,8'),
+        ['whole numbers'] = entry:format('F32', '-1', '0,8'), ['data_offsets hold'] = entry:format('F32', '3', '0,8'),
+        ['not plausible'] = entry:format('F32', '1e10,1e10', '0,8'), ['F8_E4M3'] = entry:format('F8_E4M3', '8', '0,8'),
+        ['not an object'] = '{"a":1}', ['valid JSON'] = '{"a":', ['begin with'] = '[]', ['too deeply'] = '{"a":' .. ('['):rep(1e5),
+      } do
+        assert_refuses({ path 'x', words }, safetensors.load, raw(header, data))
+      end
+      assert_refuses({ 'claims a header' }, safetensors.load, write('x', ('\255'):rep(9)))
+      assert_refuses({ 'shorter' }, safetensors.load, write('x', ''))
+    end)
+  end)
+
+  describe('json', function()
+    it('keeps values and sorts keys', function()
+      json.save(path 'x', { b = { 1, 2.5, true }, a = 'ü', c = json.null })
+      assert.are.same({ b = { 1, 2.5, true }, a = 'ü', c = json.null }, json.load(path 'x'))
+      assert.are.equal('{"a":1,"b":{"c":2,"d":3}}', json.encode { b = { d = 3, c = 2 }, a = 1 })
+    end)
+    it('names the file it cannot read', function()
+      assert_refuses({ path 'x', 'valid JSON' }, json.load, write('x', '{"a":}'))
+      assert_refuses({ path 'x', 'more text' }, json.load, write('x', '1 2'))
+    end)
+  end)
+end)
