@@ -37,9 +37,9 @@ $(BUILD)/obj/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj
 $(BUILD)/obj64/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj64
 	$(CC) $(ALL_CFLAGS) -DTYCHO_DOUBLE -c $< -o $@
 $(BUILD)/libtycho.so: $(OBJ32)
-	$(CC) $(ALL_CFLAGS) -shared $^ $(LIBS) -o $@
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic $^ $(LIBS) -o $@
 $(BUILD)/libtycho64.so: $(OBJ64)
-	$(CC) $(ALL_CFLAGS) -shared $^ $(LIBS) -o $@
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic $^ $(LIBS) -o $@
 tycho: csrc/main.c
 	$(CC) $(CFLAGS) -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
 $(BUILD)/obj $(BUILD)/obj64:

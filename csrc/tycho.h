@@ -51,6 +51,7 @@ int ty_fill(ty_tensor *y, double value);
 
 /* ---- random.c: Philox 4x32-10, keyed by (seed, stream), counted by (step, index) ---- */
 void ty_philox(uint32_t *out4, uint64_t seed, uint64_t stream, uint64_t step, uint64_t index);
+void ty_philox_raw(uint32_t *counter4, uint32_t key0, uint32_t key1); /* the bare function, in place: for known-answer tests */
 int ty_uniform(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step); /* [0,1), dense y */
 int ty_normal(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step);  /* N(0,1), dense y */
 

@@ -51,6 +51,23 @@ function M.losses(model, probe, batch, environment, masks, config)
   return loss, out
 end
 
+-- R2 by position in the context: of the attribute that the environment speaks of against view 2 (equivariance), and of the other one against
+-- each token's own view (invariance). Returns a list of {name, values = metrics.by_position}.
+function M.context_scores(out, batch, environment, config)
+  return tycho.no_grad(function()
+    local own = batch.latents:reshape { -1, batch.latents:size(2) }
+    local columns = { rotation = { 0, 4 }, color = { 4, 2 } }
+    local function score(attribute, target, name)
+      local first, width = unpack(columns[attribute])
+      return { name = name, values = metrics.by_position(metrics.r2, out.equiv_logits:narrow(1, first, width):contiguous(),
+        target:narrow(1, first, width):contiguous(), config.block_size) }
+    end
+    if environment == 'rot' then return { score('rotation', out.target, 'rot_equivariance'), score('color', own, 'color_invariance') } end
+    if environment == 'color' then return { score('color', out.target, 'color_equivariance'), score('rotation', own, 'rot_invariance') } end
+    return { score('rotation', out.target, 'rot_equivariance'), score('color', out.target, 'color_equivariance') }
+  end)
+end
+
 -- Numbers for the meters from what M.losses returned. Waits for the device.
 function M.report(out)
   return tycho.no_grad(function()

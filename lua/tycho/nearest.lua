@@ -18,19 +18,19 @@ local function distance(a, b)
   return last[#b]
 end
 
--- The entry of names (a list) closest to name, or nil when none is close: a third of the letters may differ, or one contains the other.
+-- The entry of names (a list) closest to name, or nil when none is close: a third of the letters may differ, or one contains the
+-- other. Second result: true when a slip of the finger explains the difference.
 return function(name, names)
-  local best, best_distance
+  local best, best_distance, is_slip
   local wanted = name:lower()
   for _, candidate in ipairs(names) do
     local text = candidate:lower()
     local d = distance(wanted, text)
     local allowed = math.max(1, math.floor(math.max(#wanted, #text) / 3))
-    if #wanted >= 3 and #text >= 3 and (text:find(wanted, 1, true) or wanted:find(text, 1, true)) then
-      allowed = math.max(allowed, d)
-      d = math.min(d, allowed)
+    local contained = #wanted >= 3 and #text >= 3 and (text:find(wanted, 1, true) or wanted:find(text, 1, true))
+    if (d <= allowed or contained) and (not best or d < best_distance) then
+      best, best_distance, is_slip = candidate, d, d <= math.min(2, allowed)
     end
-    if d <= allowed and (not best or d < best_distance) then best, best_distance = candidate, d end
   end
-  return best
+  return best, is_slip
 end

@@ -230,14 +230,20 @@ function Tensor:to(dtype)
   return M.copy_into(M.empty_like(self, dtype), M.alive(self, 'to'))
 end
 
+-- A NaN with an odd payload is no Lua number at all (LuaJIT keeps its type tags in such patterns), so every NaN becomes the plain one.
+local function number(value)
+  value = tonumber(value)
+  return type(value) == 'number' and value == value and value or 0 / 0
+end
+
 -- The number in a tensor of one element.
 function Tensor:item()
   if self:numel() ~= 1 then raise(('item: expected one element, got shape %s'):format(M.shape_text(self))) end
-  return tonumber(self:ptr()[0])
+  return number(self:ptr()[0])
 end
 
 local function nest(pointer, c, dim, offset)
-  if dim == c.ndim then return tonumber(pointer[offset]) end
+  if dim == c.ndim then return number(pointer[offset]) end
   local out = {}
   local stride = tonumber(c.stride[dim])
   for i = 1, tonumber(c.shape[dim]) do out[i] = nest(pointer, c, dim + 1, offset + (i - 1) * stride) end

@@ -20,7 +20,7 @@ end
 function M.load(path, parts)
   local tensors, metadata = safetensors.load(path)
   local groups = {}
-  for key, t in pairs(tensors) do
+  for key, t in tensors:pairs() do
     local group, name = key:match('^([^/]+)/(.*)$')
     if not group then error(('%s is not a training checkpoint of this project: unexpected tensor %s'):format(path, key), 0) end
     groups[group] = groups[group] or {}

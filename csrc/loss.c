@@ -1,0 +1,53 @@
+/* Cross entropy with integer targets. */
+#include "fast_math.h"
+
+static int check(const char *op, const ty_tensor *p, const ty_tensor *target) {
+  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 2));
+  TY_TRY(ty_check_dense(op, "target", target, TY_I64, 1));
+  TY_TRY(ty_check_size(op, "target", target, 0, p->shape[0]));
+  if (p->shape[0] == 0 || p->shape[1] == 0) return ty_fail("%s: expected at least one row and one class, got %s", op, ty_shape_text(p));
+  const int64_t *t = target->data;
+  for (int64_t r = 0; r < p->shape[0]; r++)
+    if (t[r] < 0 || t[r] >= p->shape[1])
+      return ty_fail("%s: target %lld of row %lld is out of range 0..%lld (classes count from 0)", op, (long long)t[r], (long long)r,
+                     (long long)p->shape[1] - 1);
+  return 0;
+}
+
+int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target) {
+  TY_TRY(check("cross_entropy", p, target));
+  TY_TRY(ty_check_dense("cross_entropy", "x", x, TY_REAL, 2));
+  if (!ty_same_shape(x, p)) return ty_fail("cross_entropy: p %s must have the shape of x %s", ty_shape_text(p), ty_shape_text(x));
+  int64_t rows = x->shape[0], n = x->shape[1];
+  const int64_t *t = target->data;
+  double total = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    const real *in = (const real *)x->data + r * n;
+    real *out = (real *)p->data + r * n, top = in[0];
+    for (int64_t j = 1; j < n; j++) top = in[j] > top ? in[j] : top;
+    for (int64_t j = 0; j < n; j++) out[j] = fast_exp(in[j] - top);
+    double sum = 0;
+    for (int64_t j = 0; j < n; j++) sum += out[j];
+    total += log(sum) - (double)(in[t[r]] - top);
+    real scale = (real)(1 / sum);
+    for (int64_t j = 0; j < n; j++) out[j] *= scale;
+  }
+  *(real *)loss->data = (real)(total / (double)rows);
+  return 0;
+}
+
+int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target) {
+  TY_TRY(check("cross_entropy backward", p, target));
+  TY_TRY(ty_check_dense("cross_entropy backward", "dx", dx, TY_REAL, 2));
+  int64_t rows = p->shape[0], n = p->shape[1];
+  real scale = *(const real *)dloss->data / (real)rows;
+  const int64_t *t = target->data;
+#pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
+  for (int64_t r = 0; r < rows; r++) {
+    const real *in = (const real *)p->data + r * n;
+    real *out = (real *)dx->data + r * n;
+    for (int64_t j = 0; j < n; j++) out[j] = in[j] * scale;
+    out[t[r]] -= scale;
+  }
+  return 0;
+}
