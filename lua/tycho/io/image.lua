@@ -1,0 +1,51 @@
+-- JPEG and PNG files, and Pillow's bilinear resize. Images are u8 tensors (H,W,3); PNGs are also written from (H,W,1) and (H,W,4).
+local ffi = require 'ffi'
+local lib = require 'tycho.lib'
+local tensor = require 'tycho.tensor'
+
+local M = {}
+
+-- A bad file is the person's, not the program's: its error has no position.
+local function check_file(status)
+  if status ~= 0 then error(ffi.string(lib.cpu.ty_error()), 0) end
+end
+
+-- Height and width of a file, without decoding it.
+function M.size(path)
+  local size = ffi.new('int32_t[2]')
+  check_file(lib.cpu.ty_image_size(size, size + 1, path))
+  return size[0], size[1]
+end
+
+-- Decodes a list of files in parallel to RGB, resized to height x width: (n,H,W,3).
+function M.load_all(paths, height, width)
+  local y = tensor.empty({ #paths, height, width, 3 }, 'u8')
+  check_file(lib.cpu.ty_read_images(y.c, ffi.new('const char *[?]', #paths, paths)))
+  return y
+end
+
+-- One file at its own size, or resized to height x width: (H,W,3).
+function M.load(path, height, width)
+  if not height then height, width = M.size(path) end
+  return M.load_all({ path }, height, width)[0]
+end
+
+function M.resize(x, height, width)
+  local y = tensor.empty({ height, width, 3 }, 'u8')
+  lib.check(lib.cpu.ty_resize(y.c, x.c))
+  return y
+end
+
+-- Writes path whole or not at all; its ending says whether as PNG or JPEG. quality 1 to 100, default 95; chroma is subsampled up to 90.
+function M.save(path, x, quality)
+  local ending = path:lower():match('%.(%w+)$')
+  if ending == 'png' then
+    check_file(lib.cpu.ty_write_png(path, x.c))
+  elseif ending == 'jpg' or ending == 'jpeg' then
+    check_file(lib.cpu.ty_write_jpeg(path, x.c, quality or 95))
+  else
+    lib.raise(('image.save: %s must end in .png, .jpg or .jpeg'):format(path))
+  end
+end
+
+return M
