@@ -1,0 +1,117 @@
+/* Two-dimensional convolution of channels-last images: checks, and the choice of a body.
+ * The plain loops are the definition: the double library runs them, and the float bodies are tested against it.
+ * No bias, groups or dilation. */
+#include "conv.h"
+
+/* Fills s from the three tensors of one convolution, or fails with the sizes that do not fit together. */
+static int check_shapes(conv_shape *s, const char *op, const char *x_name, const ty_tensor *x, const char *w_name, const ty_tensor *w,
+                        const char *y_name, const ty_tensor *y, int stride, int padding) {
+  TY_TRY(ty_check_image(op, y_name, y));
+  TY_TRY(ty_check_image(op, x_name, x));
+  TY_TRY(ty_check_image(op, w_name, w));
+  if (stride < 1 || padding < 0) return ty_fail("%s: stride must be at least 1 and padding at least 0, got %d and %d", op, stride, padding);
+  *s = (conv_shape){.n = x->shape[0], .in = x->shape[1], .h = x->shape[2], .w = x->shape[3], .out = w->shape[0],
+                    .kh = w->shape[2], .kw = w->shape[3], .stride = stride, .padding = padding};
+  if (w->shape[1] != s->in)
+    return ty_fail("%s: %s of shape %s takes %lld channels, %s has shape %s", op, w_name, ty_shape_text(w), (long long)w->shape[1], x_name,
+                   ty_shape_text(x));
+  int64_t slack_h = s->h + 2 * s->padding - s->kh, slack_w = s->w + 2 * s->padding - s->kw;
+  if (s->kh < 1 || s->kw < 1 || slack_h < 0 || slack_w < 0)
+    return ty_fail("%s: a kernel of %lldx%lld does not fit into %s of shape %s with padding %d", op, (long long)s->kh, (long long)s->kw, x_name,
+                   ty_shape_text(x), padding);
+  s->oh = slack_h / stride + 1;
+  s->ow = slack_w / stride + 1;
+  if (y->shape[0] != s->n || y->shape[1] != s->out || y->shape[2] != s->oh || y->shape[3] != s->ow)
+    return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)s->n, (long long)s->out,
+                   (long long)s->oh, (long long)s->ow, ty_shape_text(y));
+  return 0;
+}
+
+#ifdef TYCHO_DOUBLE
+
+static int forward(const conv_shape *s, real *y, const real *x, const real *w) {
+#pragma omp parallel for collapse(2)
+  for (int64_t n = 0; n < s->n; n++)
+    for (int64_t oh = 0; oh < s->oh; oh++)
+      for (int64_t ow = 0; ow < s->ow; ow++)
+        for (int64_t o = 0; o < s->out; o++) {
+          real sum = 0;
+          for (int64_t kh = 0; kh < s->kh; kh++)
+            for (int64_t kw = 0; kw < s->kw; kw++) {
+              int64_t ih = oh * s->stride - s->padding + kh, iw = ow * s->stride - s->padding + kw;
+              if (ih < 0 || ih >= s->h || iw < 0 || iw >= s->w) continue;
+              const real *a = x + ((n * s->h + ih) * s->w + iw) * s->in, *b = w + ((o * s->kh + kh) * s->kw + kw) * s->in;
+              for (int64_t i = 0; i < s->in; i++) sum += a[i] * b[i];
+            }
+          y[((n * s->oh + oh) * s->ow + ow) * s->out + o] = sum;
+        }
+  return 0;
+}
+
+static int back_input(const conv_shape *s, real *dx, const real *dy, const real *w) {
+#pragma omp parallel for
+  for (int64_t n = 0; n < s->n; n++) {
+    memset(dx + n * s->h * s->w * s->in, 0, (size_t)(s->h * s->w * s->in) * sizeof *dx);
+    for (int64_t oh = 0; oh < s->oh; oh++)
+      for (int64_t ow = 0; ow < s->ow; ow++)
+        for (int64_t o = 0; o < s->out; o++) {
+          real d = dy[((n * s->oh + oh) * s->ow + ow) * s->out + o];
+          for (int64_t kh = 0; kh < s->kh; kh++)
+            for (int64_t kw = 0; kw < s->kw; kw++) {
+              int64_t ih = oh * s->stride - s->padding + kh, iw = ow * s->stride - s->padding + kw;
+              if (ih < 0 || ih >= s->h || iw < 0 || iw >= s->w) continue;
+              real *a = dx + ((n * s->h + ih) * s->w + iw) * s->in;
+              const real *b = w + ((o * s->kh + kh) * s->kw + kw) * s->in;
+              for (int64_t i = 0; i < s->in; i++) a[i] += d * b[i];
+            }
+        }
+  }
+  return 0;
+}
+
+static int back_weight(const conv_shape *s, real *dw, const real *dy, const real *x) {
+#pragma omp parallel for
+  for (int64_t o = 0; o < s->out; o++) {
+    memset(dw + o * s->kh * s->kw * s->in, 0, (size_t)(s->kh * s->kw * s->in) * sizeof *dw);
+    for (int64_t n = 0; n < s->n; n++)
+      for (int64_t oh = 0; oh < s->oh; oh++)
+        for (int64_t ow = 0; ow < s->ow; ow++) {
+          real d = dy[((n * s->oh + oh) * s->ow + ow) * s->out + o];
+          for (int64_t kh = 0; kh < s->kh; kh++)
+            for (int64_t kw = 0; kw < s->kw; kw++) {
+              int64_t ih = oh * s->stride - s->padding + kh, iw = ow * s->stride - s->padding + kw;
+              if (ih < 0 || ih >= s->h || iw < 0 || iw >= s->w) continue;
+              const real *a = x + ((n * s->h + ih) * s->w + iw) * s->in;
+              real *b = dw + ((o * s->kh + kh) * s->kw + kw) * s->in;
+              for (int64_t i = 0; i < s->in; i++) b[i] += d * a[i];
+            }
+        }
+  }
+  return 0;
+}
+
+#else
+
+static int forward(const conv_shape *s, float *y, const float *x, const float *w) { return ty_direct_forward(s, y, x, w); }
+static int back_input(const conv_shape *s, float *dx, const float *dy, const float *w) { return ty_direct_back_input(s, dx, dy, w); }
+static int back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) { return ty_direct_back_weight(s, dw, dy, x); }
+
+#endif
+
+int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
+  conv_shape s;
+  TY_TRY(check_shapes(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
+  return forward(&s, y->data, x->data, w->data);
+}
+
+int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {
+  conv_shape s;
+  TY_TRY(check_shapes(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
+  return back_input(&s, dx->data, dy->data, w->data);
+}
+
+int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding) {
+  conv_shape s;
+  TY_TRY(check_shapes(&s, "conv2d_back_weight", "x", x, "dw", dw, "dy", dy, stride, padding));
+  return back_weight(&s, dw->data, dy->data, x->data);
+}

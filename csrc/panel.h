@@ -1,0 +1,90 @@
+/* Register-blocked inner loops of the float convolutions, over panels of 16 output channels.
+ * Written with the compiler's vector types, so that one source serves every instruction set. */
+#ifndef TYCHO_PANEL_H
+#define TYCHO_PANEL_H
+#include <stdint.h>
+#include <string.h>
+
+/* LANES floats fill a register. PIXELS x WIDE panels (and ROWS x WIDE panels) are the sums that stay in registers. */
+#if defined(__AVX512F__)
+enum { LANES = 16, PIXELS = 8, ROWS = 8, WIDE = 2 };
+#elif defined(__AVX__)
+enum { LANES = 8, PIXELS = 6, ROWS = 4, WIDE = 1 };
+#else
+enum { LANES = 4, PIXELS = 4, ROWS = 4, WIDE = 1 };
+#endif
+enum { PANEL = 16, VECTORS = PANEL / LANES };
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+#define PANEL_INLINE static inline __attribute__((always_inline))
+
+static inline int64_t panels_of(int64_t channels) { return (channels + PANEL - 1) / PANEL; }
+
+/* y[p][0..width) = sum over `rows` runs of `run` values of a[p][k] * b[k][0..16), for each of `panels` (1 or WIDE) panels.
+ * The next run of a is a_row floats on, of b b_row floats; the next panel of b is b_panel floats on. */
+PANEL_INLINE void panel_dot_of(int panels, float *const *y, const float *const *a, const float *b, int64_t rows, int64_t run,
+                               int64_t a_row, int64_t b_row, int64_t b_panel, int64_t width) {
+  enum { MAX = WIDE * VECTORS };
+  vec sum[PIXELS][MAX];
+  const float *at[PIXELS];
+  for (int p = 0; p < PIXELS; p++) {
+    at[p] = a[p];
+    for (int v = 0; v < panels * VECTORS; v++) sum[p][v] = (vec){0};
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    const float *row = b + r * b_row;
+    for (int64_t k = 0; k < run; k++, row += PANEL) {
+      vec w[MAX];
+      for (int v = 0; v < panels * VECTORS; v++) w[v] = *(const vec *)(row + v / VECTORS * b_panel + v % VECTORS * LANES);
+      for (int p = 0; p < PIXELS; p++)
+        for (int v = 0; v < panels * VECTORS; v++) sum[p][v] += at[p][k] * w[v];
+    }
+    for (int p = 0; p < PIXELS; p++) at[p] += a_row;
+  }
+  if (width == panels * PANEL) {
+    for (int p = 0; p < PIXELS; p++)
+      for (int v = 0; v < panels * VECTORS; v++) *(vec *)(y[p] + v * LANES) = sum[p][v];
+  } else {
+    for (int p = 0; p < PIXELS; p++) {
+      float all[WIDE * PANEL];
+      for (int v = 0; v < panels * VECTORS; v++) *(vec *)(all + v * LANES) = sum[p][v];
+      memcpy(y[p], all, (size_t)width * sizeof *all);
+    }
+  }
+}
+static void panel_dot(int panels, float *const *y, const float *const *a, const float *b, int64_t rows, int64_t run, int64_t a_row,
+                      int64_t b_row, int64_t b_panel, int64_t width) {
+  if (panels == 1) panel_dot_of(1, y, a, b, rows, run, a_row, b_row, b_panel, width);
+  else panel_dot_of(WIDE, y, a, b, rows, run, a_row, b_row, b_panel, width);
+}
+
+/* Three nested loops over pixels: how often, and how far a and b move each time. The last is the innermost. */
+typedef struct { int64_t count[3], a[3], b[3]; } pixel_loops;
+
+/* c[r][0..16) += sum over pixels of a[r] * b[0..16), for `rows` <= ROWS rows and 1 or WIDE panels. a is read up to a[ROWS-1]. */
+PANEL_INLINE void panel_outer_of(int panels, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows,
+                                 int64_t b_panel, int64_t c_panel) {
+  enum { MAX = WIDE * VECTORS };
+  vec sum[ROWS][MAX];
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < panels * VECTORS; v++) sum[r][v] = (vec){0};
+  int64_t a_step = at->a[2], b_step = at->b[2], n = at->count[2];
+  for (int64_t i = 0; i < at->count[0]; i++)
+    for (int64_t j = 0; j < at->count[1]; j++) {
+      const float *ap = a + i * at->a[0] + j * at->a[1], *bp = b + i * at->b[0] + j * at->b[1];
+      for (int64_t k = 0; k < n; k++, ap += a_step, bp += b_step) {
+        vec w[MAX];
+        for (int v = 0; v < panels * VECTORS; v++) w[v] = *(const vec *)(bp + v / VECTORS * b_panel + v % VECTORS * LANES);
+        for (int r = 0; r < ROWS; r++)
+          for (int v = 0; v < panels * VECTORS; v++) sum[r][v] += ap[r] * w[v];
+      }
+    }
+  for (int r = 0; r < ROWS && r < rows; r++)
+    for (int v = 0; v < panels * VECTORS; v++) *(vec *)(c + r * PANEL + v / VECTORS * c_panel + v % VECTORS * LANES) += sum[r][v];
+}
+static void panel_outer(int panels, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows, int64_t b_panel,
+                        int64_t c_panel) {
+  if (panels == 1) panel_outer_of(1, c, a, b, at, rows, b_panel, c_panel);
+  else panel_outer_of(WIDE, c, a, b, at, rows, b_panel, c_panel);
+}
+
+#endif
