@@ -13,7 +13,7 @@ ARCH   ?= native
 CC     ?= gcc
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 BLAS_DIR  ?= /usr/lib/$(MULTIARCH)/openblas-openmp
-WARN    = -Wall -Wextra -Wshadow -Wno-unknown-pragmas $(if $(WERROR),-Werror)
+WARN    = -Wall -Wextra -Wshadow -Wno-unknown-pragmas -Wno-psabi $(if $(WERROR),-Werror)
 CFLAGS ?= -O3 -g
 ifdef SAN
 BUILD  := $(BUILD)/san

@@ -1,9 +1,8 @@
 -- The 3DIEBench tree: <root>/<synset>/<object>/image_<k>.jpg with latent_<k>.npy, and meta/{train,val}_{images,labels}.npy.
 -- Opens an index, checks it, and makes batches of pairs. Reads files when they are first needed; latents and decoded images are kept.
-local ffi = require 'ffi'
 local lfs = require 'lfs'
 local tycho = require 'tycho'
-local lib = require 'tycho.lib'
+local image = require 'tycho.io.image'
 local npy = require 'tycho.io.npy'
 local latents = require 'experiments.contextssl.latents'
 
@@ -102,18 +101,16 @@ function Dataset:state(object, view)
   return state
 end
 
-local function read(self, items, into)
+local function read(self, items)
   local paths = {}
   for i, item in ipairs(items) do
     paths[i] = ('%s%s/image_%d.jpg'):format(self.root, self.objects[math.floor(item / self.views) + 1], item % self.views)
   end
-  lib.check(lib.cpu.ty_read_images(into.c, ffi.new('const char *[?]', #paths, paths)))
-  return into
+  return image.load_all(paths, self.resolution, self.resolution)
 end
 
 -- Normalised images (n,3,H,W) of items; item = object * views + view.
 function Dataset:images(items)
-  local size = self.resolution
   local pixels, index
   if self.store then
     local missing = {}
@@ -124,22 +121,18 @@ function Dataset:images(items)
       end
     end
     if #missing > 0 then
-      local fresh = tycho.empty({ #missing, size, size, 3 }, 'u8')
-      local ok, message = pcall(read, self, missing, fresh)
+      local ok, fresh = pcall(read, self, missing)
       if not ok then
         for _, item in ipairs(missing) do self.decoded[item] = nil end
-        error(message, 0)
+        error(fresh, 0)
       end
       for i, item in ipairs(missing) do self.store:select(0, item):copy_(fresh:select(0, i - 1)) end
     end
     pixels, index = self.store, tycho.tensor(items, 'i64')
   else
-    pixels = read(self, items, tycho.empty({ #items, size, size, 3 }, 'u8'))
+    pixels = read(self, items)
   end
-  local x = tycho.empty_image { #items, 3, size, size }
-  local mean, std = ffi.new('double[3]', self.mean), ffi.new('double[3]', self.std)
-  lib.check(lib.cpu.ty_normalize_images(x.c, pixels.c, index and index.c, mean, std))
-  return x
+  return image.normalize(pixels, self.mean, self.std, index)
 end
 
 -- A batch of pairs. pairs: list of {object, view 1, view 2}. Returns x (2B,3,H,W) with views interleaved, r (B,6), latents (B,2,6), y (B).

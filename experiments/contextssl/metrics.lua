@@ -7,6 +7,7 @@ local M = {}
 -- scores above 0 where columns have different means (M.floor).
 function M.r2(output, target)
   return tycho.no_grad(function()
+    output, target = output:to('f64'), target:to('f64')
     local residual = (target - output):square():sum():item()
     local total = (target - target:mean()):square():sum():item()
     return 1 - residual / total

@@ -1,7 +1,6 @@
 -- Checks images (decoding, resizing, normalising), latents (quaternions, actions) and a small tree in 3DIEBench's layout.
-local ffi = require 'ffi'
 local tycho = require 'tycho'
-local lib = require 'tycho.lib'
+local image_file = require 'tycho.io.image'
 local json = require 'tycho.io.json'
 local npy = require 'tycho.io.npy'
 local npz = require 'tycho.io.npz'
@@ -13,20 +12,6 @@ local lfs = require 'lfs'
 local MEAN, STD = { .5016, .5037, .5060 }, { .1030, .0999, .0969 }
 
 -- ---- images ----
-
-local function resized(x, height, width)
-  local y = tycho.empty({ height, width, 3 }, 'u8')
-  lib.check(lib.cpu.ty_resize(y.c, x.c))
-  return y
-end
-
-local function decoded(path)
-  local size = ffi.new('int32_t[2]')
-  lib.check(lib.cpu.ty_image_size(size, size + 1, path))
-  local y = tycho.empty({ 1, size[0], size[1], 3 }, 'u8')
-  lib.check(lib.cpu.ty_read_images(y.c, ffi.new('const char *[1]', { path })))
-  return y:select(0, 0)
-end
 
 local function mean_difference(a, b)
   local sum, n = 0, a:numel()
@@ -63,24 +48,22 @@ local function check_images(dir, report, check)
     compare.guard(report, name, function()
       if kind == 'decoded' then
         -- Another conforming JPEG decoder may differ by rounding, and at chroma edges by more (CMYK has no chroma).
-        local got, expected = decoded(('%s/%s.jpg'):format(dir, image)), open(name)
+        local got, expected = image_file.load(('%s/%s.jpg'):format(dir, image)), open(name)
         local mean = mean_difference(got, expected)
         report('decode ' .. image .. ' (mean)', mean, 0.3, mean <= 0.3)
         check.abs('decode ' .. image .. ' (largest)', got, expected, 24)
       elseif kind and kind:match('^resized') then
         height, width = tonumber(height or 128), tonumber(width or 128)
-        check.abs('resize ' .. name, resized(open(image .. '.decoded'), height, width), open(name), 0)
+        check.abs('resize ' .. name, image_file.resize(open(image .. '.decoded'), height, width), open(name), 0)
       elseif kind == 'normalised_f16' then
         local pixels = open(image .. '.resized128')
-        local x = tycho.empty_image { 1, 3, pixels:size(0), pixels:size(1) }
-        lib.check(lib.cpu.ty_normalize_images(x.c, pixels:reshape({ 1, pixels:size(0), pixels:size(1), 3 }).c, nil,
-          ffi.new('double[3]', MEAN), ffi.new('double[3]', STD)))
+        local x = image_file.normalize(pixels:reshape { 1, pixels:size(0), pixels:size(1), 3 }, MEAN, STD)
         check.abs('normalise ' .. image, x:select(0, 0), open(name):to('f32'), 2e-3)
         local first = images[image].final_first8
         check.abs('normalise ' .. image .. ' (first)', x:select(0, 0):contiguous():reshape({ -1 }):narrow(0, 0, #first),
           tycho.tensor(first), 1e-6)
       elseif height and name:match('^resize_noise') then
-        check.abs(name, resized(open('resize_noise_in'), tonumber(height), tonumber(width)), open(name), 0)
+        check.abs(name, image_file.resize(open('resize_noise_in'), tonumber(height), tonumber(width)), open(name), 0)
       end
     end)
   end
@@ -155,7 +138,7 @@ local function check_tree(dir, report, check)
   check.abs('mini3die cache r', batch.r, a.r, 1e-6)
   check.abs('mini3die cache y', tycho.stack({ batch.y, batch.y }, 1):reshape { -1 }, a.y, 0)
 
-  -- The evaluation sets of the reference index objects by 50 views, as in the full data.
+  -- The evaluation sets of the reference index objects by 50 views, as in the full data; its ranking set is the train split.
   a = npz.load(dir .. '/mini3die_evalall.npz')
   local items, states, labels = {}, {}, {}
   for i = 0, a.index:numel() - 1 do
@@ -172,7 +155,7 @@ local function check_tree(dir, report, check)
   for i = 0, a.index:numel() - 1 do
     local index = a.index[i]:item()
     local object = math.floor(index / 50)
-    actions[i + 1] = latents.action(val:state(object, 0), val:state(object, index % 50))
+    actions[i + 1] = latents.action(train:state(object, 0), train:state(object, index % 50))
   end
   check.abs('mini3die mrr r', tycho.tensor(actions), a.r, 1e-6)
 end

@@ -85,7 +85,7 @@ return function(dir, report)
   guarded('r2_score', function()
     local a = npz.load(dir .. '/r2_score.npz')
     for i = 0, a.r2:numel() - 1 do
-      check.abs('r2_score ' .. i, metrics.r2(a['output' .. i], a['target' .. i]), a.r2[i], 1e-5)
+      check.l2('r2_score ' .. i, metrics.r2(a['output' .. i], a['target' .. i]), a.r2[i], 1e-5)
     end
   end)
   guarded('evaluate_with_context', function() check_positions(dir, check) end)

@@ -36,6 +36,14 @@ function M.resize(x, height, width)
   return y
 end
 
+-- (x / 255 - mean) / std per channel as a real image (m,3,H,W). x: u8 (n,H,W,3); mean, std: lists of 3; index: int64 (m) picks and orders
+-- rows of x, nil for all.
+function M.normalize(x, mean, std, index)
+  local y = tensor.empty_image { index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }
+  lib.check(lib.cpu.ty_normalize_images(y.c, x.c, index and index.c, ffi.new('double[3]', mean), ffi.new('double[3]', std)))
+  return y
+end
+
 -- Writes path whole or not at all; its ending says whether as PNG or JPEG. quality 1 to 100, default 95; chroma is subsampled up to 90.
 function M.save(path, x, quality)
   local ending = path:lower():match('%.(%w+)$')

@@ -12,7 +12,7 @@ return {
   forward = function(ctx, x, weight, bias, residual, options)
     op.check_real('batch_norm', x)
     if x.ndim ~= 4 and x.ndim ~= 2 then lib.raise('batch_norm: x must be (N, C, H, W) or (N, C), got ' .. tensor.shape_text(x)) end
-    x = arranged(x)
+    x, weight, bias = arranged(x), tensor.dense(weight), tensor.dense(bias)
     residual = residual and arranged(residual)
     local eps, relu = options.eps or 1e-5, options.relu and 1 or 0
     local running_mean, running_var = options.running_mean, options.running_var

@@ -7,7 +7,7 @@ return {
   inputs = { 'x', 'weight', 'bias' },
   forward = function(ctx, x, weight, bias, eps)
     op.check_real('layer_norm', x)
-    x = tensor.dense(x)
+    x, weight, bias = tensor.dense(x), tensor.dense(weight), tensor.dense(bias)
     local y = tensor.empty(x.shape, x.dtype)
     local rows = x:numel() / math.max(1, x:size(-1))
     local mean, rstd = ctx:own(tensor.empty({ rows }, x.dtype)), ctx:own(tensor.empty({ rows }, x.dtype))

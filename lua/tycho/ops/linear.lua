@@ -15,6 +15,7 @@ return {
     ctx.shape = x.shape
     local rows = tensor.dense(x):reshape { -1, width }
     shape[#shape] = w:size(0)
+    b = b and tensor.dense(b)
     local y = tensor.empty({ rows:size(0), w:size(0) }, x.dtype)
     lib.check(y.lib.ty_linear(y.c, rows.c, w.c, b and b.c), y.lib)
     ctx:save(rows, w)

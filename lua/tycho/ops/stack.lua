@@ -4,6 +4,7 @@ local tensor = require 'tycho.tensor'
 local op = require 'tycho.op'
 
 return {
+  list = true,
   compose = function(list, dim)
     dim = dim or 0
     local rows = {}
