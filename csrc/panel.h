@@ -60,13 +60,16 @@ static void panel_dot(int panels, float *const *y, const float *const *a, const 
 /* Three nested loops over pixels: how often, and how far a and b move each time. The last is the innermost. */
 typedef struct { int64_t count[3], a[3], b[3]; } pixel_loops;
 
-/* c[r][0..16) += sum over pixels of a[r] * b[0..16), for `rows` <= ROWS rows and 1 or WIDE panels. a is read up to a[ROWS-1]. */
-PANEL_INLINE void panel_outer_of(int panels, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows,
+/* c[r][0..16) += sum over pixels of a[r] * b[0..16), for `rows` <= ROWS rows and 1 or WIDE panels. */
+PANEL_INLINE void panel_outer_of(int panels, int full, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows,
                                  int64_t b_panel, int64_t c_panel) {
   enum { MAX = WIDE * VECTORS };
   vec sum[ROWS][MAX];
-  for (int r = 0; r < ROWS; r++)
+  int64_t row[ROWS]; /* missing rows repeat the last one: nothing beyond it may be read */
+  for (int r = 0; r < ROWS; r++) {
+    row[r] = full || r < rows ? r : rows - 1;
     for (int v = 0; v < panels * VECTORS; v++) sum[r][v] = (vec){0};
+  }
   int64_t a_step = at->a[2], b_step = at->b[2], n = at->count[2];
   for (int64_t i = 0; i < at->count[0]; i++)
     for (int64_t j = 0; j < at->count[1]; j++) {
@@ -75,16 +78,22 @@ PANEL_INLINE void panel_outer_of(int panels, float *c, const float *a, const flo
         vec w[MAX];
         for (int v = 0; v < panels * VECTORS; v++) w[v] = *(const vec *)(bp + v / VECTORS * b_panel + v % VECTORS * LANES);
         for (int r = 0; r < ROWS; r++)
-          for (int v = 0; v < panels * VECTORS; v++) sum[r][v] += ap[r] * w[v];
+          for (int v = 0; v < panels * VECTORS; v++) sum[r][v] += ap[full ? r : row[r]] * w[v];
       }
     }
-  for (int r = 0; r < ROWS && r < rows; r++)
-    for (int v = 0; v < panels * VECTORS; v++) *(vec *)(c + r * PANEL + v / VECTORS * c_panel + v % VECTORS * LANES) += sum[r][v];
+  for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < panels * VECTORS; v++)
+      if (full || r < rows) *(vec *)(c + r * PANEL + v / VECTORS * c_panel + v % VECTORS * LANES) += sum[r][v];
 }
 static void panel_outer(int panels, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows, int64_t b_panel,
                         int64_t c_panel) {
-  if (panels == 1) panel_outer_of(1, c, a, b, at, rows, b_panel, c_panel);
-  else panel_outer_of(WIDE, c, a, b, at, rows, b_panel, c_panel);
+  if (panels == 1) {
+    if (rows == ROWS) panel_outer_of(1, 1, c, a, b, at, rows, b_panel, c_panel);
+    else panel_outer_of(1, 0, c, a, b, at, rows, b_panel, c_panel);
+  } else {
+    if (rows == ROWS) panel_outer_of(WIDE, 1, c, a, b, at, rows, b_panel, c_panel);
+    else panel_outer_of(WIDE, 0, c, a, b, at, rows, b_panel, c_panel);
+  }
 }
 
 #endif
