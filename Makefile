@@ -3,8 +3,8 @@
 # make demo       deps, build, render toy3d, train, evaluate
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
-# make lint       luacheck and compiler warnings as errors
-# Variables: ARCH (-march, default native), SAN=1 (address and undefined-behaviour sanitizers), PREFIX, DESTDIR
+# make lint       luacheck, and compiler warnings as errors
+# Variables: ARCH (-march, default native), SAN=1 (address and undefined-behaviour sanitizers), CC, CFLAGS, BLAS_DIR
 
 PACKAGES = luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
 
@@ -18,7 +18,7 @@ CFLAGS ?= -O3 -g
 ifdef SAN
 BUILD  := $(BUILD)/san
 CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-SAN_ENV = ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"
+TEST_ENV = TYCHO_BUILD=$(CURDIR)/$(BUILD) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"
 endif
 ALL_CFLAGS = $(CFLAGS) -std=gnu11 -march=$(ARCH) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=default $(WARN)
 LIBS    = -L$(BLAS_DIR) -Wl,-rpath,$(BLAS_DIR) -lopenblas -lm -lpthread
@@ -29,8 +29,33 @@ HEADERS = $(wildcard csrc/*.h csrc/*.def)
 OBJ32   = $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 OBJ64   = $(SOURCES:csrc/%.c=$(BUILD)/obj64/%.o)
 
-.PHONY: all deps demo test parity bench lint clean install
+.PHONY: all deps demo test parity lint clean
 all: $(BUILD)/libtycho.so $(BUILD)/libtycho64.so tycho
+
+# One list of packages for everything above; no network when all are there.
+deps:
+	@missing=""; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else \
+	  echo "missing packages; as root run: apt-get update && apt-get install -y --no-install-recommends$$missing" >&2; exit 1; fi; \
+	echo "installing$$missing"; \
+	$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	./tycho experiments/demo.lua
+
+test: deps
+	@$(MAKE) --no-print-directory all
+	$(TEST_ENV) busted
+
+parity: all
+	./tycho spec/parity/run.lua "$(GOLDENS)"
+
+lint: deps
+	luacheck -q lua experiments spec
+	@for real in "" -DTYCHO_DOUBLE; do for file in $(SOURCES); do $(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $$real $$file || exit 1; done; done
+	$(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $(LUAJIT_CFLAGS) csrc/main.c
 
 $(BUILD)/obj/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj
 	$(CC) $(ALL_CFLAGS) -c $< -o $@
