@@ -21,6 +21,7 @@ CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -f
 TEST_ENV = TYCHO_BUILD=$(CURDIR)/$(BUILD) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"
 endif
 ALL_CFLAGS = $(CFLAGS) -std=gnu11 -march=$(ARCH) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=default $(WARN)
+# nodelete: OpenMP's threads outlive the Lua state that loaded the library.
 LIBS    = -L$(BLAS_DIR) -Wl,-rpath,$(BLAS_DIR) -lopenblas -lm -lpthread
 LUAJIT_CFLAGS = -I/usr/include/luajit-2.1
 
@@ -62,9 +63,9 @@ $(BUILD)/obj/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj
 $(BUILD)/obj64/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj64
 	$(CC) $(ALL_CFLAGS) -DTYCHO_DOUBLE -c $< -o $@
 $(BUILD)/libtycho.so: $(OBJ32)
-	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic $^ $(LIBS) -o $@
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 $(BUILD)/libtycho64.so: $(OBJ64)
-	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic $^ $(LIBS) -o $@
+	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 tycho: csrc/main.c
 	$(CC) $(CFLAGS) -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
 $(BUILD)/obj $(BUILD)/obj64:
