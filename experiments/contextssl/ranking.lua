@@ -5,8 +5,8 @@ local M = {}
 M.HITS = { 1, 2, 5, 10 }
 
 -- Ranks (1 = best) of the target view among the views of its object by cosine. zr (N,D): queries; zplus (M,D): stored embeddings of all views in the
--- order object * views + view; target: int64 (N), each query's row in that order. Queries of objects that are not stored whole are left out. Returns a
--- list of ranks and the list of kept queries (from 0).
+-- order object * views + view; target: int64 (N), each query's row in that order. Queries of objects that are not stored whole are left
+-- out. Returns a list of ranks and the list of kept queries (from 0).
 function M.ranks(zr, zplus, target, views)
   return tycho.no_grad(function()
     zr, zplus = zr:normalize(), zplus:normalize()

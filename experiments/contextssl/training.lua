@@ -63,7 +63,9 @@ end
 M.step = step
 
 local function open_run(config, name)
-  if config.resume and config.resume ~= 'none' then return run_directory.open(config.resume) end
+  local resume = config.resume or 'none'
+  if resume == 'auto' then resume = run_directory.newest(config.out, name, 'checkpoint.safetensors') or 'none' end
+  if resume ~= 'none' then return run_directory.open(resume) end
   return run_directory.create(config.out, name, {
     config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
     versions = { tycho = tycho.version, luajit = jit.version, blas = require('ffi').string(lib.cpu.ty_blas()), threads = tycho.threads() },
@@ -93,10 +95,13 @@ function M.run(config, dataset, options)
   if lfs.attributes(path) then
     first = checkpoint.load(path, parts).iteration
     run:trim(function(row) return row.iteration <= first end)
-  elseif config.resume and config.resume ~= 'none' then
+  elseif lfs.attributes(run.path .. '/metrics.jsonl') then
     error(('%s has no checkpoint to resume from'):format(run.path), 0)
   end
-  local function save(iteration) checkpoint.save(path, { modules = parts.modules, optimizers = parts.optimizers, state = { iteration = iteration } }) end
+  local function save(iteration)
+    parts.state = { iteration = iteration }
+    checkpoint.save(path, parts)
+  end
 
   local model = parts.modules.model
   model:train()

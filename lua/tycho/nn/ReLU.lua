@@ -2,7 +2,7 @@
 local Module = require 'tycho.nn.Module'
 
 local ReLU = Module.class()
-function ReLU:init() end
-function ReLU:forward(x) return x:relu() end
+ReLU.init = function() end
+ReLU.forward = function(_, x) return x:relu() end
 
 return ReLU

@@ -67,6 +67,17 @@ function M.open(path)
   return setmetatable({ path = path }, Run)
 end
 
+-- The newest run of this name under out that has the file, or nil.
+function M.newest(out, name, having)
+  local found
+  if lfs.attributes(out, 'mode') ~= 'directory' then return nil end
+  for entry in lfs.dir(out) do
+    local path = out .. '/' .. entry
+    if entry:match('^%d+_%d+_(.*)_%x+$') == name and lfs.attributes(path .. '/' .. having) and (not found or path > found) then found = path end
+  end
+  return found
+end
+
 -- Appends one object to metrics.jsonl.
 function Run:log(values)
   local metrics, why = io.open(self.path .. '/metrics.jsonl', 'a')
