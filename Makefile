@@ -26,7 +26,6 @@ LIBS    = -L$(BLAS_DIR) -Wl,-rpath,$(BLAS_DIR) -lopenblas -lm -lpthread
 LUAJIT_CFLAGS = -I/usr/include/luajit-2.1
 
 SOURCES = $(filter-out csrc/main.c,$(wildcard csrc/*.c))
-HEADERS = $(wildcard csrc/*.h csrc/*.def)
 OBJ32   = $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 OBJ64   = $(SOURCES:csrc/%.c=$(BUILD)/obj64/%.o)
 
@@ -58,16 +57,17 @@ lint: deps
 	@for real in "" -DTYCHO_DOUBLE; do for file in $(SOURCES); do $(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $$real $$file || exit 1; done; done
 	$(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $(LUAJIT_CFLAGS) csrc/main.c
 
-$(BUILD)/obj/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj
-	$(CC) $(ALL_CFLAGS) -c $< -o $@
-$(BUILD)/obj64/%.o: csrc/%.c $(HEADERS) | $(BUILD)/obj64
-	$(CC) $(ALL_CFLAGS) -DTYCHO_DOUBLE -c $< -o $@
+$(BUILD)/obj/%.o: csrc/%.c | $(BUILD)/obj
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/obj64/%.o: csrc/%.c | $(BUILD)/obj64
+	$(CC) $(ALL_CFLAGS) -DTYCHO_DOUBLE -MMD -MP -c $< -o $@
+-include $(OBJ32:.o=.d) $(OBJ64:.o=.d)
 $(BUILD)/libtycho.so: $(OBJ32)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 $(BUILD)/libtycho64.so: $(OBJ64)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 tycho: csrc/main.c
-	$(CC) $(CFLAGS) -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
+	$(CC) -O2 -g -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
 $(BUILD)/obj $(BUILD)/obj64:
 	mkdir -p $@
 
