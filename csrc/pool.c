@@ -1,109 +1,148 @@
-/* Max pooling with window indices and global average pooling, over channels-last images. */
+/* Pooling of channels-last images: max with the winner's place saved for backward, and the global average. */
 #include "internal.h"
 
-static int check(const char *op, const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
-  TY_TRY(ty_check_image(op, "x", x));
-  TY_TRY(ty_check_image(op, "y", y));
-  if (index->dtype != TY_U8 || !ty_same_layout(index, y)) return ty_fail("%s: index must be uint8 of y's layout %s", op, ty_shape_text(y));
-  if (kernel < 1 || kernel > 15 || stride < 1 || padding < 0 || padding > kernel / 2)
-    return ty_fail("%s: expected kernel 1 to 15, stride >= 1, padding 0 to kernel / 2, got %d, %d, %d", op, kernel, stride, padding);
-  int64_t h = x->shape[2] + 2 * padding - kernel, w = x->shape[3] + 2 * padding - kernel;
-  if (h < 0 || w < 0) return ty_fail("%s: a window of %d does not fit %s with padding %d", op, kernel, ty_shape_text(x), padding);
-  if (y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != h / stride + 1 || y->shape[3] != w / stride + 1)
-    return ty_fail("%s: x %s does not give y %s", op, ty_shape_text(x), ty_shape_text(y));
+/* Channels are taken in blocks whose running maxima stay in registers or the nearest cache. */
+enum { BLOCK = 64 };
+#ifdef TYCHO_DOUBLE
+typedef int64_t place; /* as wide as real, so that both fill a register alike */
+#else
+typedef int32_t place;
+#endif
+
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The pooled image is y or dy, the full one x or dx. */
+static int check_window(const char *op, const char *y_name, const ty_tensor *y, const ty_tensor *index, const char *x_name, const ty_tensor *x,
+                        int kernel, int stride, int padding) {
+  TY_TRY(ty_check_image(op, y_name, y));
+  TY_TRY(ty_check_image(op, x_name, x));
+  if (index->dtype != TY_U8 || !ty_is_image(index) || !ty_same_shape(index, y))
+    return ty_fail("%s: index must be uint8 and channels-last of %s's shape %s, got %s %s", op, y_name, ty_shape_text(y),
+                   ty_dtype_name(index->dtype), ty_shape_text(index));
+  if (kernel < 1 || kernel > 16 || stride < 1 || padding < 0 || 2 * padding > kernel)
+    return ty_fail("%s: expected a kernel of 1 to 16, a stride of at least 1 and a padding of at most half the kernel, got %d, %d and %d", op,
+                   kernel, stride, padding);
+  int64_t slack_h = x->shape[2] + 2 * padding - kernel, slack_w = x->shape[3] + 2 * padding - kernel;
+  if (slack_h < 0 || slack_w < 0 || x->shape[2] < 1 || x->shape[3] < 1)
+    return ty_fail("%s: a kernel of %dx%d does not fit into %s of shape %s with padding %d", op, kernel, kernel, x_name, ty_shape_text(x), padding);
+  int64_t oh = slack_h / stride + 1, ow = slack_w / stride + 1;
+  if (y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != oh || y->shape[3] != ow)
+    return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)x->shape[0], (long long)x->shape[1],
+                   (long long)oh, (long long)ow, ty_shape_text(y));
   return 0;
+}
+
+/* One output pixel: x is the window's first existing pixel, at place `first`; rows x columns of it exist. NaN wins, as in PyTorch. */
+static void max_of_window(real *y, uint8_t *index, const real *x, int64_t channels, int64_t rows, int64_t columns, int64_t x_row, int64_t first,
+                          int64_t kernel) {
+  for (int64_t c0 = 0; c0 < channels; c0 += BLOCK) {
+    int64_t n = min(BLOCK, channels - c0);
+    real best[BLOCK];
+    place where[BLOCK];
+    for (int64_t c = 0; c < n; c++) {
+      best[c] = x[c0 + c];
+      where[c] = (place)first;
+    }
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++) {
+        const real *at = x + i * x_row + j * channels + c0;
+        place here = (place)(first + i * kernel + j);
+        for (int64_t c = 0; c < n; c++) {
+          real v = at[c];
+          int wins = (v > best[c]) | (v != v);
+          best[c] = wins ? v : best[c];
+          where[c] = wins ? here : where[c];
+        }
+      }
+    for (int64_t c = 0; c < n; c++) y[c0 + c] = best[c];
+    for (int64_t c = 0; c < n; c++) index[c0 + c] = (uint8_t)where[c];
+  }
 }
 
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
-  TY_TRY(check("max_pool2d", y, index, x, kernel, stride, padding));
-  int64_t C = x->shape[1], H = x->shape[2], W = x->shape[3], OH = y->shape[2], OW = y->shape[3], rows = y->shape[0] * OH;
-#pragma omp parallel for schedule(static) if (rows * OW * C >= TY_PARALLEL)
-  for (int64_t row = 0; row < rows; row++) {
-    int64_t n = row / OH, i = row % OH;
-    for (int64_t j = 0; j < OW; j++) {
-      real *out = (real *)y->data + (row * OW + j) * C;
-      uint8_t *at = (uint8_t *)index->data + (row * OW + j) * C;
-      for (int64_t c = 0; c < C; c++) out[c] = -INFINITY, at[c] = 0;
-      for (int a = 0; a < kernel; a++) {
-        int64_t h = i * stride - padding + a;
-        if (h < 0 || h >= H) continue;
-        for (int b = 0; b < kernel; b++) {
-          int64_t w = j * stride - padding + b;
-          if (w < 0 || w >= W) continue;
-          const real *in = (const real *)x->data + ((n * H + h) * W + w) * C;
-          uint8_t tap = (uint8_t)(a * kernel + b);
-          for (int64_t c = 0; c < C; c++) {
-            /* A NaN wins, so that it is not lost. */
-            int better = in[c] > out[c] || in[c] != in[c] || (out[c] == -INFINITY && at[c] == 0);
-            at[c] = better ? tap : at[c];
-            out[c] = better ? in[c] : out[c];
-          }
-        }
-      }
+  TY_TRY(check_window("max_pool2d", "y", y, index, "x", x, kernel, stride, padding));
+  int64_t n = x->shape[0], c = x->shape[1], h = x->shape[2], w = x->shape[3], oh = y->shape[2], ow = y->shape[3];
+  const real *from = x->data;
+  real *to = y->data;
+  uint8_t *places = index->data;
+#pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
+  for (int64_t r = 0; r < n * oh; r++) {
+    int64_t top = r % oh * stride - padding, i0 = max(0, -top), i1 = min(kernel, h - top);
+    for (int64_t q = 0; q < ow; q++) {
+      int64_t left = q * stride - padding, j0 = max(0, -left), j1 = min(kernel, w - left);
+      const real *window = from + ((r / oh * h + top + i0) * w + left + j0) * c;
+      max_of_window(to + (r * ow + q) * c, places + (r * ow + q) * c, window, c, i1 - i0, j1 - j0, w * c, i0 * kernel + j0, kernel);
     }
   }
   return 0;
 }
 
+/* Each input pixel collects from the windows that contain it, so no two threads write to one place. */
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {
-  TY_TRY(check("max_pool2d backward", dy, index, dx, kernel, stride, padding));
-  int64_t C = dx->shape[1], H = dx->shape[2], W = dx->shape[3], OH = dy->shape[2], OW = dy->shape[3], rows = dx->shape[0] * H;
-  /* Each input pixel gathers from the windows that cover it: no two threads write one place. */
-#pragma omp parallel for schedule(static) if (rows * W * C >= TY_PARALLEL)
-  for (int64_t row = 0; row < rows; row++) {
-    int64_t n = row / H, h = row % H;
-    for (int64_t w = 0; w < W; w++) {
-      real *out = (real *)dx->data + (row * W + w) * C;
-      memset(out, 0, (size_t)C * sizeof(real));
-      for (int a = (int)((h + padding) % stride); a < kernel; a += stride) {
-        int64_t i = (h + padding - a) / stride;
-        if (h + padding < a || i >= OH) continue;
-        for (int b = (int)((w + padding) % stride); b < kernel; b += stride) {
-          int64_t j = (w + padding - b) / stride, from = ((n * OH + i) * OW + j) * C;
-          if (w + padding < b || j >= OW) continue;
-          const real *g = (const real *)dy->data + from;
-          const uint8_t *at = (const uint8_t *)index->data + from, tap = (uint8_t)(a * kernel + b);
-          for (int64_t c = 0; c < C; c++) out[c] += at[c] == tap ? g[c] : 0;
+  TY_TRY(check_window("max_pool2d_back", "dy", dy, index, "dx", dx, kernel, stride, padding));
+  int64_t n = dx->shape[0], c = dx->shape[1], h = dx->shape[2], w = dx->shape[3], oh = dy->shape[2], ow = dy->shape[3];
+  const real *from = dy->data;
+  real *to = dx->data;
+  const uint8_t *places = index->data;
+#pragma omp parallel for if (ty_numel(dx) > TY_PARALLEL)
+  for (int64_t r = 0; r < n * h; r++) {
+    int64_t row = r % h + padding, i0 = row < kernel ? 0 : (row - kernel) / stride + 1, i1 = min(oh, row / stride + 1);
+    for (int64_t q = 0; q < w; q++) {
+      int64_t column = q + padding, j0 = column < kernel ? 0 : (column - kernel) / stride + 1, j1 = min(ow, column / stride + 1);
+      real *sum = to + (r * w + q) * c;
+      memset(sum, 0, (size_t)c * sizeof *sum);
+      for (int64_t i = i0; i < i1; i++)
+        for (int64_t j = j0; j < j1; j++) {
+          int64_t at = ((r / h * oh + i) * ow + j) * c;
+          uint8_t here = (uint8_t)((row - i * stride) * kernel + column - j * stride);
+#pragma omp simd
+          for (int64_t k = 0; k < c; k++) sum[k] += places[at + k] == here ? from[at + k] : 0;
         }
-      }
     }
   }
   return 0;
 }
 
-static int check_global(const char *op, const ty_tensor *image, const ty_tensor *flat) {
-  TY_TRY(ty_check_image(op, "the image", image));
-  TY_TRY(ty_check_dense(op, "the average", flat, TY_REAL, 2));
-  if (flat->shape[0] != image->shape[0] || flat->shape[1] != image->shape[1] || image->shape[2] * image->shape[3] == 0)
-    return ty_fail("%s: image %s and average %s do not fit", op, ty_shape_text(image), ty_shape_text(flat));
-  return 0;
+/* The pooled matrix is y or dy, the image x or dx. */
+static int check_average(const char *op, const char *y_name, const ty_tensor *y, const char *x_name, const ty_tensor *x) {
+  TY_TRY(ty_check_dense(op, y_name, y, TY_REAL, 2));
+  TY_TRY(ty_check_image(op, x_name, x));
+  if (x->shape[2] * x->shape[3] < 1) return ty_fail("%s: %s must have at least one pixel, got shape %s", op, x_name, ty_shape_text(x));
+  TY_TRY(ty_check_size(op, y_name, y, 0, x->shape[0]));
+  return ty_check_size(op, y_name, y, 1, x->shape[1]);
 }
 
 int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(check_global("avg_pool2d", x, y));
-  int64_t C = x->shape[1], pixels = x->shape[2] * x->shape[3];
-  real scale = (real)1 / (real)pixels;
-#pragma omp parallel for schedule(static) if (ty_numel(x) >= TY_PARALLEL)
-  for (int64_t n = 0; n < x->shape[0]; n++) {
-    real *out = (real *)y->data + n * C;
-    const real *in = (const real *)x->data + n * pixels * C;
-    memset(out, 0, (size_t)C * sizeof(real));
-    for (int64_t p = 0; p < pixels; p++)
-      for (int64_t c = 0; c < C; c++) out[c] += in[p * C + c];
-    for (int64_t c = 0; c < C; c++) out[c] *= scale;
+  TY_TRY(check_average("avg_pool2d", "y", y, "x", x));
+  int64_t n = x->shape[0], c = x->shape[1], pixels = x->shape[2] * x->shape[3];
+  const real *from = x->data;
+  real *to = y->data, scale = 1 / (real)pixels;
+#pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
+  for (int64_t i = 0; i < n; i++) {
+    real *sum = to + i * c;
+    memset(sum, 0, (size_t)c * sizeof *sum);
+    for (int64_t p = 0; p < pixels; p++) {
+      const real *at = from + (i * pixels + p) * c;
+#pragma omp simd
+      for (int64_t k = 0; k < c; k++) sum[k] += at[k];
+    }
+    for (int64_t k = 0; k < c; k++) sum[k] *= scale;
   }
   return 0;
 }
 
 int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy) {
-  TY_TRY(check_global("avg_pool2d backward", dx, dy));
-  int64_t C = dx->shape[1], pixels = dx->shape[2] * dx->shape[3];
-  real scale = (real)1 / (real)pixels;
-#pragma omp parallel for schedule(static) if (ty_numel(dx) >= TY_PARALLEL)
-  for (int64_t row = 0; row < dx->shape[0] * pixels; row++) {
-    real *out = (real *)dx->data + row * C;
-    const real *g = (const real *)dy->data + row / pixels * C;
-    for (int64_t c = 0; c < C; c++) out[c] = g[c] * scale;
-  }
+  TY_TRY(check_average("avg_pool2d_back", "dy", dy, "dx", dx));
+  int64_t n = dx->shape[0], c = dx->shape[1], pixels = dx->shape[2] * dx->shape[3];
+  const real *from = dy->data;
+  real *to = dx->data, scale = 1 / (real)pixels;
+#pragma omp parallel for if (ty_numel(dx) > TY_PARALLEL)
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t p = 0; p < pixels; p++) {
+      real *at = to + (i * pixels + p) * c;
+#pragma omp simd
+      for (int64_t k = 0; k < c; k++) at[k] = from[i * c + k] * scale;
+    }
   return 0;
 }
