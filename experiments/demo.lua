@@ -3,15 +3,17 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local config_file = require 'tycho.config'
+local apply_settings = require 'experiments.contextssl.settings'
 local data = require 'experiments.contextssl.data'
 local evaluation = require 'experiments.contextssl.evaluation'
 local report = require 'experiments.contextssl.report'
 local toy3d = require 'experiments.contextssl.toy3d'
+local monitor = require 'experiments.contextssl.monitor'
 local training = require 'experiments.contextssl.training'
 
 -- settings
 local config = config_file.load(tycho.lib.root .. '/experiments/demo.yml', arg)
-if config.threads > 0 then tycho.set_threads(config.threads) end
+apply_settings(config)
 
 -- data
 if not lfs.attributes(config.data_dir) then
@@ -25,7 +27,8 @@ end
 local train, val = open 'train', open 'val'
 
 -- training
-local model, run, finished = training.run(config, train, { name = 'demo', command = './tycho experiments/demo.lua' })
+local model, run, finished = training.run(config, train, { name = 'demo', command = './tycho experiments/demo.lua',
+  monitor = monitor.new(train, val, config) })
 if not finished then os.exit(130) end
 
 -- evaluation

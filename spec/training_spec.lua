@@ -1,10 +1,12 @@
 -- The experiment on a very small rendered data set: it learns, repeats, resumes and keeps its memory.
+-- luacheck: globals io.stderr
 local tycho = require 'tycho'
 local lfs = require 'lfs'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
 local evaluation = require 'experiments.contextssl.evaluation'
+local monitor = require 'experiments.contextssl.monitor'
 
 local folder = os.tmpname()
 os.remove(folder)
@@ -15,7 +17,7 @@ local function settings(changes)
     backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 1, n_head = 2, block_size = 8, init_std = 0.1,
     aug_init_gain = 1, is_invariant = false, batch_size = 8, epochs = 3, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
     temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-    save_interval = 1, seed = 3, context_seed = 0, out = folder .. '/runs', resume = 'none',
+    log_interval = 100, save_interval = 1, seed = 3, context_seed = 0, out = folder .. '/runs', resume = 'none',
   }
   for key, value in pairs(changes or {}) do config[key] = value end
   return config
@@ -91,6 +93,21 @@ describe('training', function()
     assert.equal(120, #live)
     -- The same place in an epoch, so the same batch size; by then every image has been decoded once.
     assert.equal(live[61], live[118])
+  end)
+
+  it('logs what the monitor sees', function()
+    local train, val = open 'train', open 'val'
+    local config = settings { epochs = 2, log_interval = 2 }
+    local _, result = quietly(training.run, config, train, { name = 'spec', command = 'spec', monitor = monitor.new(train, val, config) })
+    local rows = {}
+    for line in io.lines(result.path .. '/metrics.jsonl') do rows[#rows + 1] = require('dkjson').decode(line) end
+    assert.equal(2, #rows)
+    assert.is_nil(rows[1]['eval/knn_feat'])
+    for _, key in ipairs { 'loss', 'acc_feat', 'pos_sim', 'eval/rot/c0/zr/rotation', 'eval/color/c6/z+/color', 'eval/rot/c6/acc_pred',
+      'eval/acc_feat', 'eval/knn_feat', 'eval/knn_pred' } do
+      assert.is_number(rows[2][key], key)
+    end
+    assert(rows[2]['eval/knn_feat'] >= 0 and rows[2]['eval/knn_feat'] <= 1)
   end)
 
   it('evaluates every context length in range', function()

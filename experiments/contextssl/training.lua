@@ -78,8 +78,8 @@ local function mean_of(sums, counts)
   return out
 end
 
--- Trains on dataset. options: {name = for the run directory, command = how to call the script again}. Returns the model in eval mode, the run, and
--- false if Ctrl-C ended it early.
+-- Trains on dataset. options: {name = for the run directory, command = how to call the script again, monitor = function(model, probe) that returns
+-- numbers to log, called every log_interval epochs}. Returns the model in eval mode, the run, and false if Ctrl-C ended it early.
 function M.run(config, dataset, options)
   environments.check_ratio(config.env_ratio)
   if config.block_size < 2 or config.block_size % 2 ~= 0 then
@@ -128,6 +128,9 @@ function M.run(config, dataset, options)
     if done % per_epoch == 0 then
       local row = mean_of(sums, counts)
       row.iteration, row.epoch, row.lr = done, done / per_epoch, lr
+      if options.monitor and row.epoch % config.log_interval == 0 then
+        for key, value in pairs(options.monitor(model, parts.modules.probe)) do row[key] = value end
+      end
       run:log(row)
       sums, counts = {}, {}
       if row.epoch % config.save_interval == 0 then save(done) end
