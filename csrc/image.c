@@ -376,7 +376,6 @@ static int save(const char *op, const char *path, const buffer *b) {
       if (n > 0) done += (size_t)n;
       else if (n < 0 && errno != EINTR) reason = errno;
     }
-    if (!reason && fsync(file)) reason = errno;
     if (close(file) && !reason) reason = errno;
     if (!reason && rename(temporary, path)) reason = errno;
     if (reason) unlink(temporary);

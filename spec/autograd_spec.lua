@@ -1,0 +1,153 @@
+-- The tape, memory and random numbers beyond single ops.
+local ffi = require 'ffi'
+local tycho = require 'tycho'
+local lib = require 'tycho.lib'
+ffi.cdef 'int raise(int signal);'
+
+local function message_of(fn, ...)
+  local ok, message = pcall(fn, ...)
+  assert.is_false(ok)
+  return message
+end
+local function says(text, fn, ...)
+  local message = message_of(fn, ...)
+  assert(message:find(text, 1, true), message)
+end
+
+describe('backward', function()
+  it('adds up gradients that meet', function()
+    local x = tycho.tensor({ 2 }, 'f64'):requires_grad_()
+    local y = x * x
+    ;(y * y + y + x + x):sum():backward()
+    assert.equal(4 * 8 + 2 * 2 + 2, x.grad:item())
+  end)
+  it('accumulates into .grad', function()
+    local x = tycho.tensor({ 3 }, 'f64'):requires_grad_()
+    ;(x * 2):sum():backward()
+    ;(x * 5):sum():backward()
+    assert.equal(7, x.grad:item())
+  end)
+  it('gives a gradient in the leaf\'s own memory order', function()
+    local image = tycho.empty_image({ 1, 2, 3, 3 }):fill_(1):requires_grad_()
+    image:sum():backward()
+    assert.is_true(image.grad:is_image())
+    assert.equal(18, image.grad:sum():item())
+  end)
+  it('refuses a second run through the same graph', function()
+    local x = tycho.tensor({ 3 }):requires_grad_()
+    local y = (x * x):sum()
+    y:backward()
+    says('a second time', y.backward, y)
+  end)
+  it('asks for a gradient of what is no scalar', function()
+    local x = tycho.tensor({ 1, 2 }):requires_grad_()
+    says('expected a scalar loss, got shape (2)', function() (x * x):backward() end)
+  end)
+  it('says when nothing was recorded', function()
+    says('no gradient was recorded', function() (tycho.ones { 2 } * 2):sum():backward() end)
+  end)
+  it('names both ops when a saved tensor was changed in place', function()
+    local x, y = tycho.tensor({ 3 }):requires_grad_(), tycho.tensor { 4 }
+    local z = x * y
+    y:fill_(0)
+    says('mul saved a tensor of shape (1) for backward that fill_ then changed in place', function() z:sum():backward() end)
+  end)
+  it('refuses in-place changes of what a gradient flows through', function()
+    local x = tycho.tensor({ 3 }):requires_grad_()
+    says('add_: in-place change of a tensor that is part of a gradient', function() x:add_(1) end)
+    tycho.no_grad(function() x:add_(1) end)
+    assert.equal(4, x:item())
+  end)
+  it('no_grad ends with its function, errors included', function()
+    pcall(tycho.no_grad, function() error('x') end)
+    local x = tycho.tensor({ 3 }):requires_grad_()
+    assert.is_not_nil((x * 2).node)
+    tycho.no_grad(function() assert.is_nil((x * 2).node) end)
+  end)
+  it('gives the error the line of the caller', function()
+    assert(message_of(function() return tycho.ones { 2 } + tycho.ones { 3 } end):find('^%.?/?spec/autograd_spec%.lua:%d+: add:'))
+  end)
+end)
+
+describe('memory', function()
+  it('says when a freed tensor is used', function()
+    local leaked
+    tycho.scope(function() leaked = tycho.ones { 2, 2 } end)
+    says('this tensor of shape (2, 2) was freed when its scope ended', function() return leaked + 1 end)
+  end)
+  it('keeps what a scope returns, in tables too', function()
+    local out = tycho.scope(function() return { a = tycho.ones { 2 }, b = tycho.ones { 3 } * 2 } end)
+    assert.equal(2, out.a:sum():item())
+    assert.equal(6, out.b:sum():item())
+  end)
+  it('survives an error inside a scope', function()
+    pcall(tycho.scope, function()
+      local x = tycho.ones { 10 }
+      error(x.shape[1])
+    end)
+    tycho.collect()
+    assert.equal(5, tycho.ones({ 5 }):sum():item())
+  end)
+  it('sweeps dead tensors without a scope', function()
+    tycho.collect()
+    local before = tycho.memory().registered
+    for _ = 1, 100 do tycho.ones { 1000 } end
+    tycho.collect()
+    assert.equal(before, tycho.memory().registered)
+  end)
+  it('names the bytes when there are no more', function()
+    local limit = tycho.memory().limit
+    tycho.collect()
+    tycho.set_memory_limit(tycho.memory().registered + 2^20)
+    local message = message_of(tycho.ones, { 1024, 1024 })
+    tycho.set_memory_limit(limit)
+    assert(message:find('out of memory: asked for 4.2 MB', 1, true), message)
+    assert.equal(3, tycho.ones({ 3 }):sum():item())
+  end)
+  it('lives on when an op meets an interrupt', function()
+    lib.on_interrupt('raise')
+    ffi.C.raise(2)
+    local message = message_of(function()
+      for _ = 1, 1e6 do tycho.ones { 10 } end
+    end)
+    lib.on_interrupt(nil)
+    assert.equal('interrupted', message)
+    assert.equal(3, tycho.ones({ 3 }):sum():item())
+  end)
+end)
+
+describe('random numbers', function()
+  it('are Philox 4x32-10 by its published answers', function()
+    local cases = {
+      { { 0, 0, 0, 0 }, 0, 0, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
+      { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff }, 0xffffffff, 0xffffffff, { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
+      { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 }, 0xa4093822, 0x299f31d0, { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
+    }
+    for _, case in ipairs(cases) do
+      local counter = ffi.new('uint32_t[4]', case[1])
+      lib.cpu.ty_philox_raw(counter, case[2], case[3])
+      for i = 1, 4 do assert.equal(case[4][i], tonumber(counter[i - 1])) end
+    end
+  end)
+  it('do not depend on threads, agree in both precisions, and differ by stream', function()
+    local function draw(stream, dtype) return tycho.generator(5, stream):normal_tensor({ 40000 }, dtype) end
+    local all = draw(1)
+    tycho.set_threads(1)
+    local one = draw(1)
+    tycho.set_threads(ffi.C.sysconf(84) > 1 and 2 or 1)
+    assert.equal(0, (all - one):abs():max():item())
+    assert(math.abs((draw(1, 'f64'):to('f32') - all):abs():max():item()) == 0)
+    assert.not_equal(0, (draw(2) - all):abs():max():item())
+    assert(math.abs(all:mean():item()) < 0.02 and math.abs(all:square():mean():item() - 1) < 0.03)
+  end)
+  it('choose and permute without repeats', function()
+    local g = tycho.generator(1, 1)
+    for _, list in ipairs { g:permutation(20), g:choose(20, 20), g:choose(7, 50) } do
+      local seen = {}
+      for _, i in ipairs(list) do
+        assert(i >= 0 and i < 50 and not seen[i])
+        seen[i] = true
+      end
+    end
+  end)
+end)
