@@ -1,19 +1,16 @@
 -- The whole method in ten minutes on a CPU: renders toy3d, trains ContextSSL, and shows what a context does to the representation.
 --   ./tycho experiments/demo.lua key=value ...       settings and their meaning: experiments/demo.yml
 local lfs = require 'lfs'
-local tycho = require 'tycho'
-local config_file = require 'tycho.config'
-local apply_settings = require 'experiments.contextssl.settings'
 local data = require 'experiments.contextssl.data'
 local evaluation = require 'experiments.contextssl.evaluation'
 local report = require 'experiments.contextssl.report'
+local settings = require 'experiments.contextssl.settings'
 local toy3d = require 'experiments.contextssl.toy3d'
 local monitor = require 'experiments.contextssl.monitor'
 local training = require 'experiments.contextssl.training'
 
 -- settings
-local config = config_file.load(tycho.lib.root .. '/experiments/demo.yml', arg)
-apply_settings(config)
+local config = settings.load('demo.yml', arg)
 
 -- data
 if not lfs.attributes(config.data_dir) then
@@ -27,7 +24,7 @@ end
 local train, val = open 'train', open 'val'
 
 -- training
-local model, run, finished = training.run(config, train, { name = 'demo', command = './tycho experiments/demo.lua',
+local model, run, finished = training.run(config, train, { name = config.name, command = './tycho experiments/demo.lua',
   monitor = monitor.new(train, val, config) })
 if not finished then os.exit(130) end
 

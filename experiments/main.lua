@@ -1,16 +1,14 @@
 -- Trains ContextSSL on 3DIEBench (Gupta et al. 2024).
 --   ./tycho experiments/main.lua data_dir=DIR key=value ...        every key: ./tycho experiments/main.lua --help
-local tycho = require 'tycho'
 local config_file = require 'tycho.config'
-local apply_settings = require 'experiments.contextssl.settings'
 local data = require 'experiments.contextssl.data'
 local monitor = require 'experiments.contextssl.monitor'
+local settings = require 'experiments.contextssl.settings'
 local training = require 'experiments.contextssl.training'
 
 -- settings
-local config = config_file.load(tycho.lib.root .. '/experiments/config.yml', arg)
+local config = settings.load('config.yml', arg)
 config_file.require_path(config, 'data_dir')
-apply_settings(config)
 
 -- data
 local function open(split)

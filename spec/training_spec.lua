@@ -17,7 +17,7 @@ local function settings(changes)
     backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 1, n_head = 2, block_size = 8, init_std = 0.1,
     aug_init_gain = 1, is_invariant = false, batch_size = 8, epochs = 3, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
     temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-    log_interval = 100, save_interval = 1, seed = 3, context_seed = 0, out = folder .. '/runs', resume = 'none',
+    log_interval = 100, save_interval = 1, seed = 3, context_seed = 0, out = folder .. '/runs',
   }
   for key, value in pairs(changes or {}) do config[key] = value end
   return config

@@ -18,14 +18,14 @@ local function section(title, scores, floor, lengths)
   return table.concat(lines, '\n')
 end
 
--- The sentence under the table: what falls and what a converged probe still finds.
+-- What falls (the read-out) and what a freshly trained probe still finds.
 local function sentence(result, lengths)
   local c = lengths[#lengths]
   local r, p = result.r2, result.r2_probe
   return ('Behind %d tokens of rotation context the read-out\'s colour R2 falls from %.2f to %.2f, behind colour context its rotation R2 from '
-    .. '%.2f to %.2f; a freshly trained probe still finds %.2f of the colour and %.2f of the rotation: the context turns the other attribute '
-    .. 'down, it does not erase it at this scale.'):format(c, r.rot[0].color, r.rot[c].color, r.color[0].rotation, r.color[c].rotation,
-    p.rot[c].color, p.color[c].rotation)
+    .. '%.2f to %.2f (no parameter changes);\nprobes trained anew behind that context still find %.2f of the colour (%.2f without context) '
+    .. 'and %.2f of the rotation (%.2f without).'):format(c, r.rot[0].color, r.rot[c].color, r.color[0].rotation, r.color[c].rotation,
+    p.rot[c].color, p.rot[0].color, p.color[c].rotation, p.color[0].rotation)
 end
 
 function M.print(result, lengths)

@@ -63,9 +63,7 @@ end
 M.step = step
 
 local function open_run(config, name)
-  local resume = config.resume or 'none'
-  if resume == 'auto' then resume = run_directory.newest(config.out, name, 'checkpoint.safetensors') or 'none' end
-  if resume ~= 'none' then return run_directory.open(resume) end
+  if config.resume then return run_directory.open(config.resume) end
   return run_directory.create(config.out, name, {
     config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
     versions = { tycho = tycho.version, luajit = jit.version, blas = require('ffi').string(lib.cpu.ty_blas()), threads = tycho.threads() },
@@ -95,8 +93,6 @@ function M.run(config, dataset, options)
   if lfs.attributes(path) then
     first = checkpoint.load(path, parts).iteration
     run:trim(function(row) return row.iteration <= first end)
-  elseif lfs.attributes(run.path .. '/metrics.jsonl') then
-    error(('%s has no checkpoint to resume from'):format(run.path), 0)
   end
   local function save(iteration)
     parts.state = { iteration = iteration }
