@@ -3,6 +3,13 @@
  * No bias, groups or dilation. */
 #include "conv.h"
 
+static int exact;
+int ty_set_exact(int on) {
+  exact = on != 0;
+  return 0;
+}
+int ty_exact(void) { return exact; }
+
 /* Fills s from the three tensors of one convolution, or fails with the sizes that do not fit together. */
 static int check_shapes(conv_shape *s, const char *op, const char *x_name, const ty_tensor *x, const char *w_name, const ty_tensor *w,
                         const char *y_name, const ty_tensor *y, int stride, int padding) {
@@ -17,8 +24,8 @@ static int check_shapes(conv_shape *s, const char *op, const char *x_name, const
                    ty_shape_text(x));
   int64_t slack_h = s->h + 2 * s->padding - s->kh, slack_w = s->w + 2 * s->padding - s->kw;
   if (s->kh < 1 || s->kw < 1 || slack_h < 0 || slack_w < 0)
-    return ty_fail("%s: a kernel of %lldx%lld does not fit into %s of shape %s with padding %d", op, (long long)s->kh, (long long)s->kw, x_name,
-                   ty_shape_text(x), padding);
+    return ty_fail("%s: a kernel of %lldx%lld does not fit into %s of shape %s with padding %d", op, (long long)s->kh, (long long)s->kw,
+                   x_name, ty_shape_text(x), padding);
   s->oh = slack_h / stride + 1;
   s->ow = slack_w / stride + 1;
   if (y->shape[0] != s->n || y->shape[1] != s->out || y->shape[2] != s->oh || y->shape[3] != s->ow)
@@ -92,9 +99,15 @@ static int back_weight(const conv_shape *s, real *dw, const real *dy, const real
 
 #else
 
-static int forward(const conv_shape *s, float *y, const float *x, const float *w) { return ty_direct_forward(s, y, x, w); }
-static int back_input(const conv_shape *s, float *dx, const float *dy, const float *w) { return ty_direct_back_input(s, dx, dy, w); }
-static int back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) { return ty_direct_back_weight(s, dw, dy, x); }
+static int forward(const conv_shape *s, float *y, const float *x, const float *w) {
+  return !exact && ty_winograd_pays(s) ? ty_winograd_forward(s, y, x, w) : ty_direct_forward(s, y, x, w);
+}
+static int back_input(const conv_shape *s, float *dx, const float *dy, const float *w) {
+  return !exact && ty_winograd_pays(s) ? ty_winograd_back_input(s, dx, dy, w) : ty_direct_back_input(s, dx, dy, w);
+}
+static int back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) {
+  return !exact && ty_winograd_pays(s) ? ty_winograd_back_weight(s, dw, dy, x) : ty_direct_back_weight(s, dw, dy, x);
+}
 
 #endif
 

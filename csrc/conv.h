@@ -8,9 +8,17 @@ typedef struct {
   int64_t n, in, h, w, out, oh, ow, kh, kw, stride, padding;
 } conv_shape;
 
-/* conv_direct.c. Each fails only when there is no memory for its scratch. */
+/* conv_direct.c. The weights of outputs 16p..16p+15 to packed[p][kh][kw][in][16], missing outputs zero. */
+void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p);
+/* Each fails only when there is no memory for its scratch. */
 int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float *w);
 int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
 int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
+
+/* winograd.c: the same for some 3x3 convolutions of stride 1. */
+int ty_winograd_pays(const conv_shape *s); /* whether these functions take this convolution and are faster */
+int ty_winograd_forward(const conv_shape *s, float *y, const float *x, const float *w);
+int ty_winograd_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
+int ty_winograd_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
 
 #endif

@@ -110,6 +110,16 @@ static void correlate(const correlation *c) {
 
 /* ---- forward ---- */
 
+void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p) {
+  int64_t depth = s->kh * s->kw * s->in, width = min(PANEL, s->out - p * PANEL), blocked = width == PANEL ? depth / 8 * 8 : 0;
+  float *to = packed + p * depth * PANEL;
+  const float *from = w + p * PANEL * depth;
+  for (int64_t k = 0; k < blocked; k += 8)
+    for (int64_t l = 0; l < PANEL; l += 8) transpose8(to + k * PANEL + l, PANEL, from + l * depth + k, depth);
+  for (int64_t k = blocked; k < depth; k++)
+    for (int64_t l = 0; l < PANEL; l++) to[k * PANEL + l] = l < width ? from[l * depth + k] : 0;
+}
+
 int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float *w) {
   int64_t depth = s->kh * s->kw * s->in, panels = panels_of(s->out), bytes = panels * depth * PANEL * (int64_t)sizeof(float);
   if (s->n * s->out == 0) return 0;
@@ -122,13 +132,7 @@ int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float
 #pragma omp parallel if (s->n * s->oh * s->ow * s->out * depth > PARALLEL_WORK)
   {
 #pragma omp for
-    for (int64_t p = 0; p < panels; p++)
-      for (int64_t l = 0; l < PANEL; l++) {
-        float *to = packed + p * depth * PANEL + l;
-        const float *from = w + (p * PANEL + l) * depth;
-        int exists = p * PANEL + l < s->out;
-        for (int64_t k = 0; k < depth; k++) to[k * PANEL] = exists ? from[k] : 0;
-      }
+    for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
     correlate(&c);
   }
   ty_free(packed, bytes);
@@ -305,8 +309,15 @@ int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const
         for (int64_t g = 0; g < groups; g++)
           for (int64_t k = 0; k < length; k++)
             for (int64_t l = 0; l < PANEL; l++) total[k][l] += sums[g * size + (p * depth + k0 + k) * PANEL + l];
-        for (int64_t l = 0; l < min(PANEL, s->out - p * PANEL); l++)
-          for (int64_t k = 0; k < length; k++) dw[(p * PANEL + l) * depth + k0 + k] = total[k][l];
+        float *to = dw + p * PANEL * depth + k0;
+        int64_t width = min(PANEL, s->out - p * PANEL);
+        if (width == PANEL && length == PANEL) {
+          for (int64_t l = 0; l < PANEL; l += 8)
+            for (int64_t k = 0; k < PANEL; k += 8) transpose8(to + l * depth + k, depth, &total[k][l], PANEL);
+          continue;
+        }
+        for (int64_t l = 0; l < width; l++)
+          for (int64_t k = 0; k < length; k++) to[l * depth + k] = total[k][l];
       }
   }
   ty_free(sums, bytes);

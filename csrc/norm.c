@@ -131,7 +131,8 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * g.channels;
   if (!parts) return no_memory(op, bytes);
   const real *from = x->data, *w = weight->data;
-  real *m = mean->data, *s = rstd->data;
+  real *m = mean->data, *s = rstd->data, *moving_mean = running_mean ? running_mean->data : NULL;
+  real *moving_var = running_var ? running_var->data : NULL;
 #pragma omp parallel if (ty_numel(x) > TY_PARALLEL)
   {
 #pragma omp for
@@ -146,8 +147,8 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
       s[k] = (real)(1 / sqrt((g.rows ? squares / (double)g.rows : 0) + eps));
       scale[k] = w[k] * s[k];
       if (g.rows == 0) continue;
-      if (running_mean) ((real *)running_mean->data)[k] += (real)(momentum * (centre - ((real *)running_mean->data)[k]));
-      if (running_var) ((real *)running_var->data)[k] += (real)(momentum * (squares / (double)(g.rows - 1) - ((real *)running_var->data)[k]));
+      if (moving_mean) moving_mean[k] += (real)(momentum * (centre - moving_mean[k]));
+      if (moving_var) moving_var[k] += (real)(momentum * (squares / (double)(g.rows - 1) - moving_var[k]));
     }
 #pragma omp for
     for (int64_t b = 0; b < g.blocks; b++) {
@@ -185,8 +186,8 @@ int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight
 /* ---- batch norm: backward ---- */
 
 /* sum[c] = sum of d, product[c] = sum of d * (x - mean), where d = dy, or dy where y > 0. */
-static void block_gradients(real *sum, real *product, const real *dy, const real *x, const real *y, const real *mean, int relu, int64_t rows,
-                            int64_t channels) {
+static void block_gradients(real *sum, real *product, const real *dy, const real *x, const real *y, const real *mean, int relu,
+                            int64_t rows, int64_t channels) {
   memset(sum, 0, (size_t)channels * sizeof *sum);
   memset(product, 0, (size_t)channels * sizeof *product);
   for (int64_t r = 0; r < rows; r++, dy += channels, x += channels, y += channels)
@@ -283,7 +284,8 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
 
 static int check_layer(const char *op, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd, grid *g) {
   TY_TRY(ty_check_dense(op, "x", x, TY_REAL, -1));
-  if (x->ndim < 1 || x->shape[x->ndim - 1] < 1) return ty_fail("%s: x must have a last dim of at least one value, got shape %s", op, ty_shape_text(x));
+  if (x->ndim < 1 || x->shape[x->ndim - 1] < 1)
+    return ty_fail("%s: x must have a last dim of at least one value, got shape %s", op, ty_shape_text(x));
   int64_t channels = x->shape[x->ndim - 1];
   *g = grid_of(ty_numel(x) / channels, channels);
   TY_TRY(check_vector(op, "weight", weight, channels));
@@ -291,7 +293,8 @@ static int check_layer(const char *op, const ty_tensor *x, const ty_tensor *weig
   return check_vector(op, "rstd", rstd, g->rows);
 }
 
-int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, double eps) {
+int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
+                  double eps) {
   static const char op[] = "layer_norm";
   grid g;
   TY_TRY(check_layer(op, x, weight, mean, rstd, &g));
@@ -335,8 +338,8 @@ static void layer_row_back(real *dx, real *dweight, real *dbias, const real *dy,
   for (int64_t k = 0; k < channels; k++) dx[k] = rstd * (dy[k] * w[k] - sum - (x[k] - mean) * rstd * product);
 }
 
-int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *weight,
-                       const ty_tensor *mean, const ty_tensor *rstd) {
+int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x,
+                       const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd) {
   static const char op[] = "layer_norm_back";
   grid g;
   TY_TRY(check_layer(op, x, weight, mean, rstd, &g));

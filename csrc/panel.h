@@ -19,6 +19,30 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 
 static inline int64_t panels_of(int64_t channels) { return (channels + PANEL - 1) / PANEL; }
 
+/* to[c][0..8) = from[0..8)[c] for c in [0, 8): an 8x8 transposition; steps are floats between rows. */
+typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t eight_places __attribute__((vector_size(32)));
+static inline void transpose8(float *to, int64_t to_step, const float *from, int64_t from_step) {
+  const eight_places low = {0, 8, 1, 9, 4, 12, 5, 13}, high = {2, 10, 3, 11, 6, 14, 7, 15};
+  const eight_places left = {0, 1, 8, 9, 4, 5, 12, 13}, right = {2, 3, 10, 11, 6, 7, 14, 15};
+  const eight_places first = {0, 1, 2, 3, 8, 9, 10, 11}, second = {4, 5, 6, 7, 12, 13, 14, 15};
+  eight a[8], b[8];
+  for (int i = 0; i < 8; i++) a[i] = *(const eight *)(from + i * from_step);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = __builtin_shuffle(a[i], a[i + 1], low);
+    b[i + 1] = __builtin_shuffle(a[i], a[i + 1], high);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = __builtin_shuffle(b[i + j], b[i + j + 2], left);
+      a[i + 2 * j + 1] = __builtin_shuffle(b[i + j], b[i + j + 2], right);
+    }
+  for (int i = 0; i < 4; i++) {
+    *(eight *)(to + i * to_step) = __builtin_shuffle(a[i], a[i + 4], first);
+    *(eight *)(to + (i + 4) * to_step) = __builtin_shuffle(a[i], a[i + 4], second);
+  }
+}
+
 /* y[p][0..width) = sum over `rows` runs of `run` values of a[p][k] * b[k][0..16), for each of `panels` (1 or WIDE) panels.
  * The next run of a is a_row floats on, of b b_row floats; the next panel of b is b_panel floats on. */
 PANEL_INLINE void panel_dot_of(int panels, float *const *y, const float *const *a, const float *b, int64_t rows, int64_t run,

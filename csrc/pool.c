@@ -14,19 +14,20 @@ static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* The pooled image is y or dy, the full one x or dx. */
-static int check_window(const char *op, const char *y_name, const ty_tensor *y, const ty_tensor *index, const char *x_name, const ty_tensor *x,
-                        int kernel, int stride, int padding) {
+static int check_window(const char *op, const char *y_name, const ty_tensor *y, const ty_tensor *index, const char *x_name,
+                        const ty_tensor *x, int kernel, int stride, int padding) {
   TY_TRY(ty_check_image(op, y_name, y));
   TY_TRY(ty_check_image(op, x_name, x));
   if (index->dtype != TY_U8 || !ty_is_image(index) || !ty_same_shape(index, y))
     return ty_fail("%s: index must be uint8 and channels-last of %s's shape %s, got %s %s", op, y_name, ty_shape_text(y),
                    ty_dtype_name(index->dtype), ty_shape_text(index));
   if (kernel < 1 || kernel > 16 || stride < 1 || padding < 0 || 2 * padding > kernel)
-    return ty_fail("%s: expected a kernel of 1 to 16, a stride of at least 1 and a padding of at most half the kernel, got %d, %d and %d", op,
-                   kernel, stride, padding);
+    return ty_fail("%s: expected a kernel of 1 to 16, a stride of at least 1 and a padding of at most half the kernel, got %d, %d and %d",
+                   op, kernel, stride, padding);
   int64_t slack_h = x->shape[2] + 2 * padding - kernel, slack_w = x->shape[3] + 2 * padding - kernel;
   if (slack_h < 0 || slack_w < 0 || x->shape[2] < 1 || x->shape[3] < 1)
-    return ty_fail("%s: a kernel of %dx%d does not fit into %s of shape %s with padding %d", op, kernel, kernel, x_name, ty_shape_text(x), padding);
+    return ty_fail("%s: a kernel of %dx%d does not fit into %s of shape %s with padding %d", op, kernel, kernel, x_name,
+                   ty_shape_text(x), padding);
   int64_t oh = slack_h / stride + 1, ow = slack_w / stride + 1;
   if (y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != oh || y->shape[3] != ow)
     return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)x->shape[0], (long long)x->shape[1],
