@@ -24,12 +24,12 @@ function M.ticks(low, high, n)
     if step >= raw * 0.999 then break end
   end
   local out = {}
-  for i = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do out[#out + 1] = i * step end
+  for i = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do out[#out + 1] = i * step + 0 end -- no negative zero
   return out, step
 end
 
 local function label_of(value, step)
-  local digits = math.max(0, -math.floor(math.log10(step) + 1e-9))
+  local digits = math.max(0, -math.floor(math.log10(step) + 1e-9)) + 0
   local text = ('%.' .. digits .. 'f'):format(value)
   return tonumber(text) == 0 and text:gsub('-', '') or text
 end
