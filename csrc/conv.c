@@ -3,7 +3,7 @@
  * No bias, groups or dilation. */
 #include "conv.h"
 
-static int exact;
+static int exact = 1;
 int ty_set_exact(int on) {
   exact = on != 0;
   return 0;

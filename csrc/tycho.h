@@ -80,7 +80,7 @@ int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_ten
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding);
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding);
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding);
-/* on != 0: every convolution is computed directly, as the double library always does. 0 (the default): the float library takes
+/* on != 0 (the default): every convolution is computed directly, as the double library always does. 0: the float library takes
  * Winograd's algorithm where it is faster; relative error up to 1e-5 instead of 1e-6. For the whole process. */
 int ty_set_exact(int on);
 int ty_exact(void);
