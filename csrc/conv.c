@@ -37,7 +37,7 @@ static int check_shapes(conv_shape *s, const char *op, const char *x_name, const
 #ifdef TYCHO_DOUBLE
 
 static int forward(const conv_shape *s, real *y, const real *x, const real *w) {
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (conv_work(s) > PARALLEL_WORK)
   for (int64_t n = 0; n < s->n; n++)
     for (int64_t oh = 0; oh < s->oh; oh++)
       for (int64_t ow = 0; ow < s->ow; ow++)
@@ -56,7 +56,7 @@ static int forward(const conv_shape *s, real *y, const real *x, const real *w) {
 }
 
 static int back_input(const conv_shape *s, real *dx, const real *dy, const real *w) {
-#pragma omp parallel for
+#pragma omp parallel for if (conv_work(s) > PARALLEL_WORK)
   for (int64_t n = 0; n < s->n; n++) {
     memset(dx + n * s->h * s->w * s->in, 0, (size_t)(s->h * s->w * s->in) * sizeof *dx);
     for (int64_t oh = 0; oh < s->oh; oh++)
@@ -77,7 +77,7 @@ static int back_input(const conv_shape *s, real *dx, const real *dy, const real 
 }
 
 static int back_weight(const conv_shape *s, real *dw, const real *dy, const real *x) {
-#pragma omp parallel for
+#pragma omp parallel for if (conv_work(s) > PARALLEL_WORK)
   for (int64_t o = 0; o < s->out; o++) {
     memset(dw + o * s->kh * s->kw * s->in, 0, (size_t)(s->kh * s->kw * s->in) * sizeof *dw);
     for (int64_t n = 0; n < s->n; n++)

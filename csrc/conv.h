@@ -3,10 +3,15 @@
 #define TYCHO_CONV_H
 #include "internal.h"
 
+/* Multiply-adds below which one thread is faster. */
+enum { PARALLEL_WORK = 1 << 18 };
+
 /* x (n, in, h, w), y (n, out, oh, ow), weights (out, in, kh, kw); all channels-last. */
 typedef struct {
   int64_t n, in, h, w, out, oh, ow, kh, kw, stride, padding;
 } conv_shape;
+
+static inline int64_t conv_work(const conv_shape *s) { return s->n * s->oh * s->ow * s->out * s->kh * s->kw * s->in; }
 
 /* conv_direct.c. The weights of outputs 16p..16p+15 to packed[p][kh][kw][in][16], missing outputs zero. */
 void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p);

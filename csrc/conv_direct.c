@@ -7,7 +7,6 @@
 #include <omp.h>
 
 enum {
-  PARALLEL_WORK = 1 << 18, /* multiply-adds below which one thread is faster */
   ITEMS_PER_THREAD = 4,    /* pieces of work per thread, for balance */
   GROUP_BYTES = 1 << 20,   /* input of one piece of work: what stays in a core's cache */
   BLOCK_PIXELS = 128,      /* of the weight gradient: a block of dy stays in the first-level cache */
@@ -129,7 +128,7 @@ int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float
                    .h = {s->oh, s->stride, -s->padding, s->kh, s->h}, .w = {s->ow, s->stride, -s->padding, s->kw, s->w},
                    .x_image = s->h * s->w * s->in, .x_row = s->w * s->in, .x_pixel = s->in,
                    .y_image = s->oh * s->ow * s->out, .y_row = s->ow * s->out, .y_pixel = s->out};
-#pragma omp parallel if (s->n * s->oh * s->ow * s->out * depth > PARALLEL_WORK)
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
 #pragma omp for
     for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
@@ -176,7 +175,7 @@ int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const 
     next += panels * c.h.taps * c.w.taps * s->out * PANEL;
     list[i] = c;
   }
-#pragma omp parallel if (s->n * s->oh * s->ow * s->out * s->kh * s->kw * s->in > PARALLEL_WORK)
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
 #pragma omp for
     for (int64_t item = 0; item < phases * panels; item++) {
@@ -289,7 +288,7 @@ int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const
   int64_t bytes = (groups * size + omp_get_max_threads() * own) * (int64_t)sizeof(float);
   float *sums = ty_alloc(bytes), *scratch = sums + groups * size;
   if (!sums) return no_memory("conv2d_back_weight", bytes);
-#pragma omp parallel if (s->n * map * s->out * depth > PARALLEL_WORK)
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < groups * splits; item++) {

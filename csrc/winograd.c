@@ -246,7 +246,7 @@ static int filter(const char *op, filtering *f, const conv_shape *s, const float
   if (!points) return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
   f->in.zeros = memset(packed + packed_size, 0, (size_t)in * sizeof(float));
   f->weights = pack ? packed : w;
-#pragma omp parallel
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     int64_t id = omp_get_thread_num();
     if (pack) {
@@ -326,7 +326,7 @@ int ty_winograd_back_weight(const conv_shape *s, float *dw, const float *dy, con
   float *in_points = ty_alloc(bytes), *out_points = in_points + POINTS * in_plane, *scratch = out_points + POINTS * out_plane;
   if (!in_points) return ty_fail("conv2d_back_weight: no memory for %lld bytes of scratch", (long long)bytes);
   in.zeros = out.zeros = memset(scratch + threads * u_size, 0, (size_t)channels * sizeof(float));
-#pragma omp parallel
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     float *u = scratch + omp_get_thread_num() * u_size;
     int64_t rows = PANEL; /* input channels of an item: more save loads, fewer keep all threads busy */
