@@ -1,0 +1,67 @@
+-- The command line: scripts, subcommands, code, errors and exit status.
+local lib = require 'tycho.lib'
+
+local function tycho(arguments)
+  local pipe = io.popen(('cd %s && env -u LD_PRELOAD ./tycho %s 2>&1 </dev/null; echo "status $?"'):format(lib.root, arguments))
+  local out = pipe:read('*a')
+  pipe:close()
+  return out
+end
+local function script(text)
+  local path = os.tmpname()
+  os.remove(path)
+  path = path .. '.lua'
+  local file = assert(io.open(path, 'w'))
+  file:write(text)
+  file:close()
+  return path
+end
+
+describe('./tycho', function()
+  it('runs code and scripts with arguments', function()
+    assert.equal('3\nstatus 0\n', tycho "-e 'print(tycho.ones{3}:sum():item())'")
+    local path = script 'print(..., arg[2], arg[0] ~= nil)'
+    assert.equal('a=1\tb=2\ttrue\nstatus 0\n', tycho(path .. ' a=1 b=2'):gsub('a=1\tb=2\tb=2', 'a=1\tb=2'))
+    os.remove(path)
+  end)
+  it('prints its version and help', function()
+    assert.truthy(tycho('--version'):match('^Tycho %d+%.%d+%.%d+, LuaJIT'))
+    local help = tycho '--help'
+    for _, text in ipairs { 'usage:', 'doctor', 'experiments/main.lua' } do assert.truthy(help:find(text, 1, true)) end
+  end)
+  it('explains the machine', function()
+    local out = tycho 'doctor'
+    for _, text in ipairs { 'threads', 'blas', 'cuda', 'status 0' } do assert.truthy(out:find(text, 1, true), out) end
+  end)
+  it('names the nearest script or subcommand', function()
+    assert.equal("tycho: no script 'experiments/mian.lua'; did you mean 'experiments/main.lua'?\nstatus 1\n", tycho 'experiments/mian.lua')
+    assert.truthy(tycho('docter'):find("did you mean 'doctor'?", 1, true))
+  end)
+  it('says in one line what is wrong with settings', function()
+    for arguments, text in pairs {
+      ['epcohs=3'] = "unknown key 'epcohs'; did you mean 'epochs'",
+      ['epochs=ten'] = 'epochs must be a number, got ten',
+      ['env_ratio=0.5'] = 'env_ratio',
+      [''] = 'data_dir is not set',
+      ['data_dir=/nonexistent'] = 'data_dir=/nonexistent',
+      ['device=cuda'] = 'device=cuda',
+      ['threads=0.5'] = 'threads=0.5',
+      ['resume=/nonexistent'] = 'resume=/nonexistent',
+    } do
+      local out = tycho('experiments/main.lua ' .. arguments)
+      assert.truthy(out:find(text, 1, true), out)
+      assert.truthy(out:match('^tycho: [^\n]*\nstatus 1\n$'), out)
+    end
+  end)
+  it('gives the way to a fault in a program', function()
+    local path = script 'local function f() return nil + 1 end\nf()'
+    local out = tycho(path)
+    assert.truthy(out:find('attempt to perform arithmetic', 1, true) and out:find('stack traceback', 1, true) and out:find('status 1', 1, true))
+    os.remove(path)
+  end)
+  it('starts in less than a tenth of a second', function()
+    local start = lib.cpu.ty_now()
+    for _ = 1, 5 do tycho "-e 'x = 1'" end
+    assert((lib.cpu.ty_now() - start) / 5 < 0.1)
+  end)
+end)
