@@ -2,7 +2,7 @@
 local lib = require 'tycho.lib'
 local lfs = require 'lfs'
 
-for _, folder in ipairs { 'ops', 'metrics', 'data', 'model' } do
+for _, folder in ipairs { 'ops', 'metrics', 'data', 'model', 'probe' } do
   describe('golden ' .. folder, function()
     it('agrees with the reference within the tolerances', function()
       local dir = lib.root .. '/spec/golden/' .. folder

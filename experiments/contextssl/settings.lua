@@ -16,6 +16,7 @@ local function check(config)
     error(('threads=%s: expected 1 to %d, or 0 for all of them'):format(tostring(config.threads), cores), 0)
   end
   if config.threads > 0 then tycho.set_threads(config.threads) end
+  tycho.set_winograd(config.winograd)
 end
 
 -- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto they begin from that run's own settings, so that the

@@ -57,7 +57,7 @@ function M.candidates(environment, text)
     else
       add_keys(out, value, prefix, seen)
       local meta = getmetatable(value)
-      while meta and type(rawget(meta, '__index')) == 'table' do
+      while type(meta) == 'table' and type(rawget(meta, '__index')) == 'table' do
         add_keys(out, meta.__index, prefix, seen)
         meta = getmetatable(meta.__index)
       end

@@ -1,4 +1,5 @@
--- A line editor over a raw terminal: history, cursor keys, Ctrl-A E B F K U W L D C, and completion with TAB. One line at a time.
+-- A line editor over a raw terminal: history, cursor keys, Ctrl-A E B F K U W L D C, and completion with TAB. One line at a time;
+-- a line longer than the terminal is shown around the cursor.
 local ffi = require 'ffi'
 
 ffi.cdef [[
@@ -6,10 +7,12 @@ typedef struct { uint32_t iflag, oflag, cflag, lflag; uint8_t line; uint8_t cc[3
 int tcgetattr(int fd, tycho_termios *t);
 int tcsetattr(int fd, int when, const tycho_termios *t);
 long read(int fd, void *buffer, size_t count);
+int ioctl(int fd, unsigned long request, ...);
 ]]
 local C = ffi.C
 local ICANON, ECHO, ISIG, IEXTEN, IXON, ICRNL = 2, 8, 1, 0x8000, 0x400, 0x100
 local VMIN, VTIME, NOW = 6, 5, 0
+local TIOCGWINSZ = 0x5413
 
 local M = {}
 
@@ -22,6 +25,11 @@ local function raw_mode()
   raw.cc[VMIN], raw.cc[VTIME] = 1, 0
   C.tcsetattr(0, NOW, raw)
   return saved
+end
+
+local size = ffi.new('uint16_t[4]')
+local function columns()
+  return C.ioctl(1, TIOCGWINSZ, size) == 0 and size[1] > 0 and size[1] or 80
 end
 
 local byte = ffi.new('uint8_t[1]')
@@ -38,7 +46,7 @@ local controls = { [1] = 'home', [2] = 'left', [3] = 'cancel', [4] = 'eof', [5] 
 
 local function read_key()
   local b = read_byte()
-  if not b then return 'eof' end
+  if not b then return 'closed' end
   if b == 27 then
     local text = string.char(read_byte() or 0)
     if text ~= '[' and text ~= 'O' then return nil end
@@ -63,6 +71,15 @@ local function step_right(text, at)
 end
 local function width(text) return #text - select(2, text:gsub('[\128-\191]', '')) end
 
+-- The piece of text that fits into room columns and holds the cursor, and the cursor's place in it.
+local function visible(text, at, room)
+  local from = 0
+  while width(text:sub(from + 1, at)) > room do from = step_right(text, from) end
+  local to = #text
+  while width(text:sub(from + 1, to)) > room do to = step_left(text, to) end
+  return text:sub(from + 1, to), at - from
+end
+
 local function common_start(words)
   local start = words[1]
   for _, word in ipairs(words) do
@@ -71,14 +88,12 @@ local function common_start(words)
   return start
 end
 
--- Reads a line. history: list of earlier lines; complete(text) -> words, prefix. Returns the line, nil at the end of input, false when
--- Ctrl-C dropped it.
-function M.line(prompt, history, complete)
-  local saved = raw_mode()
+local function read_line(prompt, history, complete)
   local text, at, place, draft = '', 0, #history + 1, ''
   local function draw()
-    io.write('\r\27[K', prompt, text)
-    local back = width(text:sub(at + 1))
+    local piece, cursor = visible(text, at, columns() - #prompt - 1)
+    io.write('\r\27[K', prompt, piece)
+    local back = width(piece:sub(cursor + 1))
     if back > 0 then io.write(('\27[%dD'):format(back)) end
     io.flush()
   end
@@ -130,14 +145,23 @@ function M.line(prompt, history, complete)
     elseif key == 'cancel' then
       result = false
       break
-    elseif key == 'eof' and text == '' then
+    elseif key == 'closed' or key == 'eof' and text == '' then
       break
     end
     if character then insert(character) elseif actions[key] then actions[key]() elseif key == 'eof' then actions.delete() end
     draw()
   end
-  if saved then C.tcsetattr(0, NOW, saved) end
   io.write('\n')
+  return result
+end
+
+-- Reads a line. history: list of earlier lines; complete(text) -> words, prefix. Returns the line, nil at the end of input, false when
+-- Ctrl-C dropped it. The terminal is left as it was found, after an error too.
+function M.line(prompt, history, complete)
+  local saved = raw_mode()
+  local ok, result = pcall(read_line, prompt, history, complete)
+  if saved then C.tcsetattr(0, NOW, saved) end
+  if not ok then error(result, 0) end
   return result
 end
 

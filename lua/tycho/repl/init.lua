@@ -54,11 +54,10 @@ local function show(results)
 end
 
 local function run(chunk, environment, hidden)
-  local lib = package.loaded['tycho.lib']
-  if lib then lib.on_interrupt('raise') end
-  local ok, results, trace = evaluate.run(chunk)
-  lib = package.loaded['tycho.lib']
-  if lib then lib.on_interrupt(nil) end
+  local lib = require 'tycho.lib'
+  lib.on_interrupt('raise')
+  local ok, results, trace = evaluate.run(chunk, lib.interrupted)
+  lib.on_interrupt(nil)
   if not ok then
     io.stdout:flush()
     io.stderr:write(#trace > 1 and table.concat(trace, '\n') or results, '\n')

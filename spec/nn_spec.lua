@@ -1,0 +1,76 @@
+-- Layers and optimisers against published sizes and independent formulas.
+local tycho = require 'tycho'
+
+describe('ResNet', function()
+  -- torchvision's parameter counts without the classifier.
+  local published = { [18] = 11176512, [34] = 21284672, [50] = 23508032 }
+  for depth, count in pairs(published) do
+    it(depth .. ' has the published number of parameters and torchvision\'s names', function()
+      local net = tycho.nn.ResNet(depth, 64)
+      assert.equal(count, net:num_parameters())
+      local names = {}
+      for _, entry in ipairs(net:state_dict()) do names[entry[1]] = entry[2].shape end
+      assert.same({ 64, 3, 7, 7 }, names['conv1.weight'])
+      local last = depth == 50 and { 2048, 1024, 1, 1 } or { 512, 256, 1, 1 }
+      assert.same(last, names['layer4.0.downsample.0.weight'])
+      assert.same({}, names['layer4.0.downsample.1.num_batches_tracked'])
+      assert.equal(depth == 50 and 2048 or 512, net.features)
+    end)
+  end
+  it('restores the mode after evaluating, errors included', function()
+    local net = tycho.nn.ResNet(18, 4)
+    pcall(net.evaluating, net, function() error('x') end)
+    assert.is_true(net.training and net.bn1.training)
+    assert.same({ 2, 32 }, net:evaluating(function() return net(tycho.ones { 2, 3, 32, 32 }) end).shape)
+  end)
+  it('lists what does not fit in a state dict and changes nothing', function()
+    local net = tycho.nn.Linear(3, 2)
+    local before = net.weight:tolist()
+    local ok, message = pcall(net.load_state_dict, net, { weight = tycho.ones { 2, 4 }, extra = tycho.ones { 1 } }, 'file.pt')
+    assert.is_false(ok)
+    assert.equal('file.pt does not fit this model; 1 missing: bias; 1 unexpected: extra; 1 of another shape: weight is (2, 4), expected (2, 3)',
+      message)
+    assert.same(before, net.weight:tolist())
+    net:load_state_dict { ['module.weight'] = tycho.ones { 2, 3 }, ['module.bias'] = tycho.ones { 2 } }
+    assert.equal(6, net.weight:sum():item())
+  end)
+end)
+
+describe('optimisers', function()
+  local gradients = { 0.5, -1, 0.25, 2 }
+  local function run(optimizer, p)
+    for _, g in ipairs(gradients) do
+      p.grad = tycho.tensor({ g }, 'f64')
+      optimizer:step()
+    end
+    return p:item()
+  end
+  local function parameter() return tycho.tensor({ 1.5 }, 'f64'):requires_grad_() end
+
+  it('AdamW shrinks the weights beside the gradient', function()
+    local p = parameter()
+    local got = run(tycho.optim.Adam({ p }, { lr = 0.1, weight_decay = 0.2, decoupled = true }), p)
+    local w, m, v = 1.5, 0, 0
+    for t, g in ipairs(gradients) do
+      m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+      w = w * (1 - 0.1 * 0.2) - 0.1 * (m / (1 - 0.9 ^ t)) / (math.sqrt(v / (1 - 0.999 ^ t)) + 1e-8)
+    end
+    assert(math.abs(got - w) < 1e-12)
+  end)
+  it('SGD has momentum and L2 decay', function()
+    local p = parameter()
+    local got = run(tycho.optim.SGD({ p }, { lr = 0.1, momentum = 0.9, weight_decay = 0.01 }), p)
+    local w, velocity = 1.5, nil
+    for _, g in ipairs(gradients) do
+      g = g + 0.01 * w
+      velocity = velocity and 0.9 * velocity + g or g
+      w = w - 0.1 * velocity
+    end
+    assert(math.abs(got - w) < 1e-12)
+  end)
+  it('name an unknown option', function()
+    local ok, message = pcall(tycho.optim.Adam, {}, { learning_rate = 1 })
+    assert.is_false(ok)
+    assert(message:find("unknown optimiser option 'learning_rate'; expected one of beta1", 1, true), message)
+  end)
+end)
