@@ -30,7 +30,7 @@ local function check_head(module, self, prefix, name, check)
       check.l2(name .. ' ' .. entry[1] .. ' norm', wide:square():sum():sqrt(), digest[key .. '/norm'], PARAMETERS)
       -- The indices are filed by name alone, so a name that the linear probes use for another shape has theirs.
       local other = self.others[key]
-      if not other or other.shape[1] * other.shape[2] == flat:numel() then
+      if not other or table.concat(other.shape, ',') == table.concat(entry[2].shape, ',') then
         check.l2(name .. ' ' .. entry[1], flat:index_select(self.indices[key]), digest[key .. '/val'], PARAMETERS)
       end
     end

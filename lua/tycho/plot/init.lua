@@ -1,13 +1,14 @@
 -- Line charts as SVG and PNG. A chart becomes a flat list of marks (rectangles, polylines, texts) in pixels; svg.lua and raster.lua draw that list.
 --
 --   plot.lines{title=, xlabel=, ylabel=, ylim={low, high}, x_ticks={positions={}, labels={}},
---              series={{name=, x={}, y={}}, ...}, hlines={{y=, name=}, ...}}:svg(path), :png(path [, scale])
+--              series={{name=, x={}, y={}, yerr={}}, ...}, hlines={{y=, name=}, ...}}:svg(path), :png(path [, scale])
 --   plot.panels{chart options, ...}: side by side
--- A NaN leaves a gap in its line; values beyond ylim are cut at the frame.
+-- yerr (half lengths of error bars) may be left out. A NaN leaves a gap in its line; values beyond ylim are cut at the frame.
 local M = {}
 
 local WIDTH, HEIGHT = 460, 340 -- of a panel
 local FRAME = { left = 62, right = 18, top = 36, bottom = 86 }
+local LEGEND_ROW = 18
 local PALETTE = { '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9' } -- Okabe and Ito: told apart by colour-blind readers
 local INK, GRID, GREY = '#222222', '#e4e4e4', '#777777'
 
@@ -29,6 +30,7 @@ function M.ticks(low, high, n)
 end
 
 local function label_of(value, step)
+  if math.abs(value) >= 1e5 or step < 1e-3 then return (('%.4g'):format(value):gsub('e([+-])0*', 'e%1'):gsub('e%+', 'e')) end
   local digits = math.max(0, -math.floor(math.log10(step) + 1e-9)) + 0
   local text = ('%.' .. digits .. 'f'):format(value)
   return tonumber(text) == 0 and text:gsub('-', '') or text
@@ -40,7 +42,8 @@ local function range_of(options, key)
   local low, high = math.huge, -math.huge
   for _, series in ipairs(options.series) do
     for i = 1, #series.x do
-      if is_number(series[key][i]) then low, high = math.min(low, series[key][i]), math.max(high, series[key][i]) end
+      local value, reach = series[key][i], key == 'y' and series.yerr and series.yerr[i] or 0
+      if is_number(value) then low, high = math.min(low, value - reach), math.max(high, value + reach) end
     end
   end
   if low == high then low, high = low - 0.5, high + 0.5 end
@@ -60,7 +63,7 @@ local function validate(options)
   end
 end
 
--- The runs of drawable points of a series, in pixels, cut at the frame.
+-- The runs of drawable points of a series, in pixels, cut at the frame; low and high are the ends of a point's error bar.
 local function runs_of(series, place_x, place_y, top, bottom)
   local runs, current = {}, nil
   for i = 1, #series.x do
@@ -69,7 +72,10 @@ local function runs_of(series, place_x, place_y, top, bottom)
         current = {}
         runs[#runs + 1] = current
       end
-      current[#current + 1] = { place_x(series.x[i]), math.max(top, math.min(bottom, place_y(series.y[i]))) }
+      local function height(y) return math.max(top, math.min(bottom, place_y(y))) end
+      local point, reach = { place_x(series.x[i]), height(series.y[i]) }, series.yerr and series.yerr[i]
+      if is_number(reach) and reach > 0 then point.low, point.high = height(series.y[i] - reach), height(series.y[i] + reach) end
+      current[#current + 1] = point
     else
       current = nil
     end
@@ -77,6 +83,7 @@ local function runs_of(series, place_x, place_y, top, bottom)
   return runs
 end
 
+-- Marks of one chart, and the height that it needs.
 local function panel(options, offset)
   validate(options)
   local marks = {}
@@ -126,28 +133,35 @@ local function panel(options, offset)
     local color = PALETTE[(i - 1) % #PALETTE + 1]
     for _, run in ipairs(runs_of(series, place_x, place_y, top, bottom)) do
       if #run > 1 then add { kind = 'line', points = run, color = color, width = 2.5 } end
-      for _, point in ipairs(run) do add { kind = 'rect', x = point[1] - 3.5, y = point[2] - 3.5, width = 7, height = 7, color = color } end
+      for _, point in ipairs(run) do
+        if point.low then add { kind = 'line', points = { { point[1], point.low }, { point[1], point.high } }, color = color, width = 1.5 } end
+        add { kind = 'rect', x = point[1] - 3.5, y = point[2] - 3.5, width = 7, height = 7, color = color }
+      end
     end
     table.insert(legend, i, { name = series.name, color = color })
   end
-  local x = left
+  local x, y = left, bottom + 62
   for _, entry in ipairs(legend) do
     if entry.name then
-      add { kind = 'line', points = { { x, bottom + 62 }, { x + 22, bottom + 62 } }, color = entry.color, width = 2.5, dashed = entry.dashed }
-      add { kind = 'text', x = x + 28, y = bottom + 66, text = entry.name, size = 12, anchor = 'start', color = INK }
-      x = x + 28 + 7.2 * #entry.name + 22
+      local width = 28 + 7.2 * #entry.name
+      if x > left and x + width > right + FRAME.right then x, y = left, y + LEGEND_ROW end
+      add { kind = 'line', points = { { x, y }, { x + 22, y } }, color = entry.color, width = 2.5, dashed = entry.dashed }
+      add { kind = 'text', x = x + 28, y = y + 4, text = entry.name, size = 12, anchor = 'start', color = INK }
+      x = x + width + 22
     end
   end
-  return marks
+  return marks, y + HEIGHT - (bottom + 62)
 end
 
 -- Charts side by side, one for each table of options.
 function M.panels(list)
-  local marks = {}
+  local marks, height = {}, HEIGHT
   for i, options in ipairs(list) do
-    for _, mark in ipairs(panel(options, (i - 1) * WIDTH)) do marks[#marks + 1] = mark end
+    local drawn, needed = panel(options, (i - 1) * WIDTH)
+    for _, mark in ipairs(drawn) do marks[#marks + 1] = mark end
+    height = math.max(height, needed)
   end
-  return setmetatable({ width = WIDTH * #list, height = HEIGHT, marks = marks }, Figure)
+  return setmetatable({ width = WIDTH * #list, height = height, marks = marks }, Figure)
 end
 
 -- One chart.
