@@ -33,6 +33,19 @@ describe('plot', function()
     assert.equal(2, lines) -- points 3 to 4, and the legend
     assert.equal(36, lowest) -- y = 5 drawn at the top of the frame
   end)
+  it('draws error bars and makes room for a long legend', function()
+    local series = {}
+    for i = 1, 5 do series[i] = { name = 'a rather long name', x = { 1, 2 }, y = { i, i + 1 } } end
+    series[1].yerr = { 2, 0 / 0 }
+    local figure, plain = plot.lines { series = series }, chart()
+    local bars, right = 0, 0
+    for _, mark in ipairs(figure.marks) do
+      if mark.kind == 'line' and mark.width == 1.5 then bars = bars + 1 end
+      if mark.kind == 'text' and mark.anchor == 'start' then right = math.max(right, mark.x + 7.2 * #mark.text) end
+    end
+    assert.equal(1, bars)
+    assert(right <= figure.width and figure.height > plain.height)
+  end)
   it('writes SVG with escaped text', function()
     local path = os.tmpname()
     chart():svg(path)

@@ -70,7 +70,8 @@ describe('the prompt on a terminal', function()
   end)
   it('stops running loops, with ops and without, on Ctrl-C and keeps the state', function()
     local out = output_of(('cd %s && (sleep 0.3; printf "k = 41\\rwhile true do tycho.ones{10} end\\r"; sleep 1; printf "\\003"; sleep 0.5; '
-      .. 'printf "while true do k = k end\\r"; sleep 0.5; printf "\\003"; sleep 0.5; printf "k + 1\\r\\004"; sleep 0.3) | HOME=/nonexistent TERM=xterm env -u LD_PRELOAD timeout 20 script -qec ./tycho /dev/null')
+      .. 'printf "while true do k = k end\\r"; sleep 0.5; printf "\\003"; sleep 0.5; '
+      .. 'printf "k + 1\\r\\004"; sleep 0.3) | HOME=/nonexistent TERM=xterm env -u LD_PRELOAD timeout 20 script -qec ./tycho /dev/null')
       :format(lib.root))
     local _, times = out:gsub('interrupted', '')
     assert.equal(2, times, out)

@@ -42,7 +42,8 @@ local function range_of(options, key)
   local low, high = math.huge, -math.huge
   for _, series in ipairs(options.series) do
     for i = 1, #series.x do
-      local value, reach = series[key][i], key == 'y' and series.yerr and series.yerr[i] or 0
+      local value, reach = series[key][i], key == 'y' and series.yerr and series.yerr[i]
+      if not is_number(reach) then reach = 0 end
       if is_number(value) then low, high = math.min(low, value - reach), math.max(high, value + reach) end
     end
   end
