@@ -1,101 +1,234 @@
--- The grammar of settings: YAML defaults, key=value arguments, and what is said about mistakes.
+-- Settings: YAML with positions, the grammar of key=value, errors that name the key and its place, help and dump.
+local lfs = require 'lfs'
 local config = require 'tycho.config'
+local lib = require 'tycho.lib'
 
-local files = {}
-local function yaml(text, name)
-  local path = name or os.tmpname()
-  local file = assert(io.open(path, 'w'))
+local folder
+local function write(name, text)
+  local file = assert(io.open(folder .. '/' .. name, 'w'))
   file:write(text)
   file:close()
-  files[#files + 1] = path
-  return path
+  return folder .. '/' .. name
 end
-local defaults = yaml [[
-# Settings of a spec.
-epochs: 10          # passes over the data
-lr: 1e-3            # step size
-name: run
-ratio: [0.5, 0.5]   # probabilities
-flag: False
-nothing: null
-data_dir: <PATH_TO_DATA>
-group:
-  inner: 1
-]]
-local function load(...) return config.load(defaults, { ... }) end
-local function refuses(text, fn, ...)
+local function failure(fn, ...)
   local ok, message = pcall(fn, ...)
   assert.is_false(ok)
-  assert(message:find(text, 1, true), message)
-  assert.falsy(message:find('\n'), message)
+  return message
+end
+local function assert_says(message, ...)
+  for _, text in ipairs { ... } do assert.truthy(message:find(text, 1, true), message) end
 end
 
-describe('settings', function()
-  teardown(function()
-    for _, path in ipairs(files) do os.remove(path) end
-  end)
+local defaults = [[
+# Defaults.
+epochs: 10  # passes over the data
+# step size
+learning_rate: 1e-3
+ratio: [0.5, 0.5, 0.0]  # three # numbers
+name: "x # y"
+resume: null
+flag: yes
+data_dir: <PATH_TO_DATA>
+wandb:
+  entity: me  # who
+  project: toy
+]]
 
-  it('come from YAML', function()
-    local c = load()
-    assert.same({ 10, 1e-3, 'run', { 0.5, 0.5 }, false, 1 }, { c.epochs, c.lr, c.name, c.ratio, c.flag, c.group.inner })
-    assert.is_nil(c.nothing)
+local base
+setup(function()
+  folder = os.tmpname()
+  os.remove(folder)
+  lfs.mkdir(folder)
+  base = write('config.yml', defaults)
+end)
+teardown(function()
+  for entry in lfs.dir(folder) do os.remove(folder .. '/' .. entry) end
+  lfs.rmdir(folder)
+end)
+
+local function load(...) return config.load(base, { ... }) end
+
+describe('a YAML of defaults', function()
+  it('gives plain values', function()
+    assert.same({ epochs = 10, learning_rate = 1e-3, ratio = { 0.5, 0.5, 0 }, name = 'x # y', flag = true, data_dir = '<PATH_TO_DATA>',
+      wandb = { entity = 'me', project = 'toy' } }, load())
   end)
-  it('are changed by key=value as Hydra reads them', function()
-    local cases = {
-      { 'epochs=1_000', 'epochs', 1000 }, { 'lr=5e-5', 'lr', 5e-5 }, { 'lr=inf', 'lr', math.huge }, { 'flag=TRUE', 'flag', true },
-      { 'name=a b', 'name', 'a b' }, { "name='1'", 'name', '1' }, { 'name="x=y"', 'name', 'x=y' }, { 'name=', 'name', '' },
-      { 'ratio=[0.1, 0.9]', 'ratio', { 0.1, 0.9 } }, { 'ratio=[]', 'ratio', {} }, { 'nothing=3', 'nothing', 3 },
-    }
-    for _, case in ipairs(cases) do assert.same(case[3], load(case[1])[case[2]], case[1]) end
-    assert.equal(7, load('group.inner=7').group.inner)
-    assert.equal(3, load('epochs=2', 'epochs=3').epochs)
-    assert.equal('v', load('+new=v').new)
-    assert.equal(4, load('++epochs=4').epochs)
-    assert.is_nil(load('~name').name)
+  it('knows YAML\'s ways to write a scalar', function()
+    local path = write('scalars.yml', 'a: 1_000\nb: .5\nc: 1.0e-6\nd: 0x10\ne: .inf\nf: Off\ng: "7"\nh: 1e3\ni: 2020-01-01\nj: ~\nk: -3\n')
+    assert.same({ a = 1000, b = 0.5, c = 1e-6, d = 16, e = math.huge, f = false, g = '7', h = 1000, i = '2020-01-01', k = -3 }, config.load(path))
   end)
-  it('ignore a blank argument after a line-ending backslash', function()
-    local stderr = io.stderr
-    io.stderr = assert(io.open('/dev/null', 'w')) -- luacheck: ignore 122
-    local c = load(' ', 'epochs=5')
-    io.stderr = stderr -- luacheck: ignore 122
-    assert.equal(5, c.epochs)
+  it('refuses a key given twice, and text that is not YAML', function()
+    local path = write('twice.yml', 'a: 1\nb: 2\na: 3\n')
+    assert_says(failure(config.load, path), 'twice.yml, line 3', "'a' is already defined", 'twice.yml:1')
+    assert_says(failure(config.load, write('broken.yml', 'a: [1\nb: 2\n')), 'broken.yml is not valid YAML')
+    assert_says(failure(config.load, write('list.yml', '- 1\n')), 'list.yml, line 1', 'expected key: value')
+    assert_says(failure(config.load, folder .. '/none.yml'), 'cannot read', 'none.yml')
+    assert.same({}, config.load(write('empty.yml', '')))
   end)
-  it('name the nearest key and where it stands', function()
-    refuses("unknown key 'epoch'; did you mean 'epochs'", load, 'epoch=3')
-    refuses(':2)', load, 'epoch=3')
-    refuses("unknown key 'group.iner'; did you mean 'group.inner'", load, 'group.iner=3')
+  it('may change the keys of another file and add its own', function()
+    write('demo.yml', 'base: config.yml\nepochs: 3\nwandb:\n  entity: you\nsamples: 7\n')
+    local cfg = load('--config-name', 'demo', 'samples=8')
+    assert.same({ 3, 'you', 'toy', 8 }, { cfg.epochs, cfg.wandb.entity, cfg.wandb.project, cfg.samples })
+    assert.is_nil(cfg.base)
+    assert.equal(3, load('-cn', 'demo.yml').epochs)
   end)
-  it('refuse another type', function()
-    refuses('epochs must be a number, got ten', load, 'epochs=ten')
-    refuses('ratio must be a list', load, 'ratio=0.5')
-    refuses('flag must be true or false', load, 'flag=3')
+  it('notices slips in a file that has a base', function()
+    write('slip.yml', 'base: config.yml\n\nepocs: 3\n')
+    assert_says(failure(load, '-cn', 'slip'), "unknown key 'epocs'", 'slip.yml:3', "did you mean 'epochs'")
+    write('kind.yml', 'base: config.yml\nepochs: ten\n')
+    assert_says(failure(load, '-cn', 'kind'), 'epochs must be a number, got ten', 'kind.yml:2', 'config.yml:2')
+    write('circle.yml', 'base: circle.yml\n')
+    assert_says(failure(load, '-cn', 'circle'), "'base' leads back to itself")
+    assert_says(failure(load, '-cn', 'confg'), "did you mean 'config.yml'")
   end)
-  it('refuse what is no setting', function()
-    refuses('epochs', load, 'epochs')
-    refuses('+epochs', load, '+epochs=3')
+end)
+
+describe('key=value', function()
+  local function value(text)
+    return load('+new=' .. text).new
+  end
+  it('reads words, numbers, lists, maps and quotes', function()
+    for text, expected in pairs {
+      ['1_000'] = 1000, ['1e-3'] = 1e-3, ['-10e6'] = -10e6, ['.5'] = 0.5, ['+3'] = 3, ['inf'] = math.huge, ['-INF'] = -math.huge,
+      ['True'] = true, ['fALSE'] = false, ['yes'] = 'yes', ['word'] = 'word', [' two words '] = 'two words', [''] = '', ['1.2.3'] = '1.2.3',
+      ["'1'"] = '1', ['"a,b"'] = 'a,b', [ [['it\'s \\']] ] = [[it's \]], ['a=b'] = 'a=b', ['a\\,b'] = 'a,b', ['/a/b_c.pt'] = '/a/b_c.pt',
+      ['1_000_000'] = 1000000, ['1__0'] = '1__0', ['0x10'] = '0x10', ['e5'] = 'e5', ['.'] = '.', ['-'] = '-',
+    } do
+      assert.equal(expected, value(text), text)
+    end
+    assert.is_nil(value 'Null')
+    assert(value 'nan' ~= value 'nan')
+    assert.same({ 0.5, 0.5, 0 }, value '[0.5,0.5,0.0]')
+    assert.same({ 1, { 'a b', true }, 'c,d' }, value '[ 1 , [a b, true], "c,d"]')
+    assert.same({}, value '[]')
+    assert.same({ a = 1, b = { c = 'x', d = { 1, 2 } } }, value '{a:1, b:{c:x, d:[1,2]}}')
   end)
-  it('name a placeholder that was left', function()
-    refuses('data_dir is not set', config.require_path, load(), 'data_dir')
+  it('says what is wrong with a value', function()
+    assert_says(failure(value, '1,2'), '[1,2]', 'comma')
+    assert_says(failure(value, '[1,2'), 'not closed')
+    assert_says(failure(value, '[1,,2]'), 'empty')
+    assert_says(failure(value, '[1] 2'), 'unexpected')
+    assert_says(failure(value, "'a"), 'quote')
+    assert_says(failure(value, '{a}'), 'key:value')
   end)
-  it('refuse duplicate keys and damaged YAML with the line', function()
-    refuses('a', config.load, yaml 'a: 1\nb: 2\na: 3\n', {})
-    local ok, message = pcall(config.load, yaml 'a: 1\nb: 2\na: 3\n', {})
-    assert(not ok and message:find('3', 1, true), message)
-    refuses('yaml', config.load, yaml('a: [1\n', os.tmpname() .. '.yaml'), {})
+  it('sets keys, the last wins, and puts split lists together', function()
+    local cfg = load('epochs=3', 'epochs=4', 'wandb.project=p', 'ratio=[1,', '0,', '0]', 'name=007', 'flag=FALSE', 'resume=auto')
+    assert.same({ 4, 'p', { 1, 0, 0 }, '007', false, 'auto' }, { cfg.epochs, cfg.wandb.project, cfg.ratio, cfg.name, cfg.flag, cfg.resume })
+    assert.equal(0.5, load('epochs=0.5').epochs)
+    assert.is_nil(load('epochs=null').epochs)
+    assert.equal(5, load('epochs=null', 'epochs=5').epochs)
+    assert.same({ entity = 'me', project = 'q' }, load('wandb={project:q}').wandb)
   end)
-  it('may stand on another file', function()
-    local base = yaml 'x: 1\ny: 2\n'
-    local c = config.load(yaml(('base: %s\ny: 3\nunlike_others: 4\n'):format(base:match('[^/]*$'))), { 'x=5' })
-    assert.same({ 5, 3, 4 }, { c.x, c.y, c.unlike_others })
+  it('adds, forces and removes keys', function()
+    assert.equal(1, load('+a.b=1').a.b)
+    assert_says(failure(load, '+epochs=1'), 'exists already', 'config.yml:2')
+    assert.equal('text', load('++epochs=text').epochs)
+    assert.equal(1, load('++new=1').new)
+    assert.is_nil(load('~epochs').epochs)
+    assert.is_nil(load('~epochs=10').epochs)
+    assert_says(failure(load, '~epochs=11'), '10')
+    assert_says(failure(load, '~epohcs'), "did you mean 'epochs'")
   end)
-  it('survive being written and read again', function()
-    local c = load('lr=2.5e-7', 'name=yes', 'ratio=[0.25,0.75]')
-    local again = config.load(yaml(config.dump(c)), {})
-    for _, key in ipairs { 'epochs', 'lr', 'name', 'flag' } do assert.equal(c[key], again[key]) end
-    assert.same(c.ratio, again.ratio)
+  it('names the nearest key and where it stands', function()
+    assert_says(failure(load, 'epohcs=3'), "unknown key 'epohcs'", "'epochs'", 'config.yml:2', '+epohcs=3')
+    assert_says(failure(load, 'wandb.projct=3'), "'wandb.project'", 'config.yml:12')
+    assert_says(failure(load, 'lr=3'), "unknown key 'lr'")
+    assert_says(failure(load, '--epochs=3'), 'epochs=3')
+    assert_says(failure(load, 'epochs'), 'epochs=VALUE')
+    assert_says(failure(load, 'data_dir', '/x'), 'data_dir=VALUE')
   end)
-  it('may come from a Lua table', function()
-    assert.same({ a = 2, b = 'x' }, config.parse({ a = 1, b = 'x' }, { 'a=2' }))
-    refuses("did you mean 'a'", config.parse, { a = 1 }, { 'aa=2' })
+  it('checks kinds against the defaults', function()
+    assert_says(failure(load, 'epochs=ten'), 'epochs must be a number, got ten', '10 (', 'config.yml:2')
+    assert_says(failure(load, 'epochs=1', 'epochs=ten'), 'config.yml:2')
+    assert_says(failure(load, 'ratio=0.5'), 'ratio must be a list of numbers', '[0.5,0.5,0]', 'config.yml:5')
+    assert_says(failure(load, 'ratio=[a,b]'), 'list of numbers')
+    assert_says(failure(load, 'flag=1'), 'flag must be true or false')
+    assert_says(failure(load, 'wandb=3'), 'wandb must be a group')
+    assert_says(failure(load, 'name=[1]'), 'name must be text')
+  end)
+  it('errors are for the person at the keyboard: one line, no position', function()
+    for _, argument in ipairs { 'epohcs=3', 'epochs=ten', 'epochs=[', '+epochs=1', 'x' } do
+      local message = failure(load, argument)
+      assert.falsy(message:match('^[^\n:]+:%d+: '), message)
+      assert.falsy(message:find('\n'), message)
+    end
+  end)
+end)
+
+describe('inline defaults', function()
+  it('take order, place and meaning from the script', function()
+    local cfg = config.parse({
+      zebra = 10, -- last letter, first key
+      apple = 0.1, -- a fruit
+      sizes = { 1, 2 },
+    }, { 'zebra=11', 'sizes=[3]' })
+    assert.same({ zebra = 11, apple = 0.1, sizes = { 3 } }, cfg)
+    assert.equal('zebra: 11\napple: 0.1\nsizes: [3]\n', config.dump(cfg))
+    local message = failure(function() config.parse({ apple = 1 }, { 'aple=2' }) end)
+    assert_says(message, "'apple'", 'config_spec.lua:')
+    assert_says(failure(config.parse, { apple = 1 }, { '-cn', 'x' }), 'no configuration files')
+  end)
+end)
+
+describe('config.dump', function()
+  it('keeps the order of the file and the values of now, and reads back', function()
+    local cfg = load('name=a: b', 'learning_rate=5e-5', 'resume=null')
+    cfg.epochs = 77
+    cfg.added = { 'x', 1 }
+    local text = config.dump(cfg)
+    assert.truthy(text:match('^epochs: 77\nlearning_rate: 5e%-05\nratio: %[0.5, 0.5, 0%]\nname: "a: b"\nresume: null\nflag: true\n'), text)
+    cfg.resume = nil
+    assert.same(cfg, config.load(write('dumped.yml', text)))
+  end)
+  it('quotes what would be read as something else', function()
+    local strings = { 'true', 'no', '12', '1e3', '', 'a # b', '- x', '[x', 'null', '~', "it's", 'tab\there',
+      'two\nlines', '<PATH>', '*a', 'a: b', ' x' }
+    local values = {}
+    for i, text in ipairs(strings) do values['k' .. i] = text end
+    local path = write('quoted.yml', config.dump(values))
+    assert.same(values, config.load(path))
+  end)
+end)
+
+describe('config.require_path', function()
+  it('names the key that must be set', function()
+    assert_says(failure(config.require_path, load(), 'data_dir'), 'data_dir is not set', '<PATH_TO_DATA>', 'config.yml:9', 'data_dir=PATH')
+    assert_says(failure(config.require_path, load('resume=null'), 'resume'), 'resume is not set')
+    assert_says(failure(config.require_path, load('data_dir=/nonexistent'), 'data_dir'), 'data_dir=/nonexistent', 'no such')
+    assert.equal(folder, config.require_path(load('data_dir=' .. folder), 'data_dir'))
+  end)
+end)
+
+describe('--help, --cfg and notes', function()
+  local function run(arguments)
+    local path = write('script.lua', ("require('tycho.config').load(%q, arg) print('ran')"):format(base))
+    local pipe = io.popen(('cd %s && env -u LD_PRELOAD ./tycho %s %s 2>&1; echo "status $?"'):format(lib.root, path, arguments))
+    local out = pipe:read('*a')
+    pipe:close()
+    return out
+  end
+  it('explains every key', function()
+    local out = run '--help'
+    for _, pattern in ipairs { 'epochs +integer +10 +passes over the data\n', 'learning_rate +number +0.001 +step size\n',
+      'ratio +list +%[0.5, 0.5, 0%] +three # numbers\n', 'wandb.entity +string +me +who\n', 'status 0\n$' } do
+      assert.truthy(out:match(pattern), out)
+    end
+    assert.falsy(out:find('ran', 1, true))
+  end)
+  it('prints the settings and stops', function()
+    local out = run 'epochs=3 --cfg job'
+    assert.truthy(out:match('^epochs: 3\n') and out:match('status 0\n$') and not out:find('ran', 1, true), out)
+    assert_says(run '--cfg all', "'job' only", 'status 1')
+  end)
+  it('says when an argument has no effect', function()
+    assert_says(run '" " epochs=3', 'blank follows a backslash', 'ran', 'status 0')
+    assert_says(run 'hydra.run.dir=x', 'hydra.run.dir has no effect', 'ran', 'status 0')
+  end)
+  it('takes the published settings', function()
+    local cfg = config.load(lib.root .. '/experiments/config.yml', { 'epochs=1000', 'n_layer=3', 'block_size=128', 'log_interval=5',
+      'projection_dim=512', 'learning_rate=5e-5', 'temperature=0.1', 'weight_equiv_loss=5.0', 'env_ratio=[0.5,0.5,0.0]', 'eval_normalize=True',
+      'random_mask=True', 'mask_prob=0.9', 'weight_decay=1e-3', 'wandb.entity=x' })
+    assert.same({ 5e-5, 0.1, 5, true, 0.9, 1e-3, 42 }, { cfg.learning_rate, cfg.temperature, cfg.weight_equiv_loss, cfg.random_mask, cfg.mask_prob,
+      cfg.weight_decay, cfg.seed })
   end)
 end)

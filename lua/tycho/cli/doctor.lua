@@ -27,7 +27,7 @@ local function memory()
 end
 
 local function module_version(name, field)
-  return function() return ('%s %s'):format(name, tostring(require(name)[field]):match('%d[%d.]*') or 'of unknown version') end
+  return function() return ('%s %s'):format(name, tostring(require(name)[field]):match('%d[%d.]*$') or 'of unknown version') end
 end
 
 -- A row that fails says why; returns 1 when one that is needed did.
