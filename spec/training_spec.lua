@@ -76,6 +76,9 @@ describe('training', function()
     local rows = 0
     for _ in io.lines(stopped.path .. '/metrics.jsonl') do rows = rows + 1 end
     assert.equal(3, rows)
+    -- The last epoch's weights, under the reference's name.
+    local saved = require('tycho.io.pt').load(stopped.path .. '/simclr_resnet18_epoch3.pt')
+    for _, entry in ipairs(resumed:state_dict()) do assert.same(entry[2]:tolist(), saved:get(entry[1]):tolist()) end
   end)
 
   it('allocates nothing more as steps go on', function()

@@ -6,6 +6,7 @@ local lib = require 'tycho.lib'
 local config_file = require 'tycho.config'
 local checkpoint = require 'tycho.train.checkpoint'
 local progress = require 'tycho.train.progress'
+local pt = require 'tycho.io.pt'
 local run_directory = require 'tycho.train.run'
 local schedule = require 'tycho.train.schedule'
 local models = require 'experiments.contextssl.model'
@@ -98,6 +99,10 @@ function M.run(config, dataset, options)
     parts.state = { iteration = iteration }
     checkpoint.save(path, parts)
   end
+  -- The weights alone under the reference's file name, for its evaluations and for PyTorch.
+  local function save_model(epoch)
+    pt.save(('%s/simclr_%s_epoch%d.pt'):format(run.path, config.backbone, epoch), pt.dict(parts.modules.model:state_dict()))
+  end
 
   local model = parts.modules.model
   model:train()
@@ -129,7 +134,10 @@ function M.run(config, dataset, options)
       end
       run:log(row)
       sums, counts = {}, {}
-      if row.epoch % config.save_interval == 0 then save(done) end
+      if row.epoch % config.save_interval == 0 then
+        save(done)
+        save_model(row.epoch)
+      end
     end
     if tycho.interrupted() then
       save(done)
