@@ -17,6 +17,17 @@ describe('ResNet', function()
       assert.equal(depth == 50 and 2048 or 512, net.features)
     end)
   end
+  it('keeps torchvision\'s order', function()
+    local names = {}
+    for i, entry in ipairs(tycho.nn.ResNet(18, 4):state_dict()) do names[i] = entry[1] end
+    assert.equal('conv1.weight bn1.weight bn1.bias bn1.running_mean bn1.running_var bn1.num_batches_tracked layer1.0.conv1.weight',
+      table.concat(names, ' ', 1, 7))
+    assert.equal('layer4.1.bn2.num_batches_tracked', names[#names])
+    names = {}
+    for i, entry in ipairs(tycho.nn.TransformerBlock(8, 2):state_dict()) do names[i] = entry[1] end
+    assert.equal('ln_1.weight ln_1.bias attn.c_attn.weight attn.c_attn.bias attn.c_proj.weight attn.c_proj.bias ln_2.weight ln_2.bias '
+      .. 'mlp.c_fc.weight mlp.c_fc.bias mlp.c_proj.weight mlp.c_proj.bias', table.concat(names, ' '))
+  end)
   it('restores the mode after evaluating, errors included', function()
     local net = tycho.nn.ResNet(18, 4)
     pcall(net.evaluating, net, function() error('x') end)

@@ -14,8 +14,10 @@ local BasicBlock = Module.class()
 BasicBlock.expansion = 1
 
 function BasicBlock:init(inputs, channels, stride)
-  self.conv1, self.bn1 = Conv2d(inputs, channels, 3, stride, 1), BatchNorm2d(channels)
-  self.conv2, self.bn2 = Conv2d(channels, channels, 3, 1, 1), BatchNorm2d(channels)
+  self.conv1 = Conv2d(inputs, channels, 3, stride, 1)
+  self.bn1 = BatchNorm2d(channels)
+  self.conv2 = Conv2d(channels, channels, 3, 1, 1)
+  self.bn2 = BatchNorm2d(channels)
   self.downsample = downsample(inputs, channels, stride)
 end
 
@@ -29,9 +31,12 @@ local Bottleneck = Module.class()
 Bottleneck.expansion = 4
 
 function Bottleneck:init(inputs, channels, stride)
-  self.conv1, self.bn1 = Conv2d(inputs, channels, 1), BatchNorm2d(channels)
-  self.conv2, self.bn2 = Conv2d(channels, channels, 3, stride, 1), BatchNorm2d(channels)
-  self.conv3, self.bn3 = Conv2d(channels, 4 * channels, 1), BatchNorm2d(4 * channels)
+  self.conv1 = Conv2d(inputs, channels, 1)
+  self.bn1 = BatchNorm2d(channels)
+  self.conv2 = Conv2d(channels, channels, 3, stride, 1)
+  self.bn2 = BatchNorm2d(channels)
+  self.conv3 = Conv2d(channels, 4 * channels, 1)
+  self.bn3 = BatchNorm2d(4 * channels)
   self.downsample = downsample(inputs, 4 * channels, stride)
 end
 
@@ -53,7 +58,8 @@ local ResNet = Module.class()
 function ResNet:init(depth, width)
   local plan = depths[depth]
   if not plan then error(('ResNet depth must be 18, 34 or 50, got %s'):format(tostring(depth)), 0) end
-  self.conv1, self.bn1 = Conv2d(3, width, 7, 2, 3), BatchNorm2d(width)
+  self.conv1 = Conv2d(3, width, 7, 2, 3)
+  self.bn1 = BatchNorm2d(width)
   local inputs = width
   for stage, count in ipairs(plan.layers) do
     local channels, blocks = width * 2 ^ (stage - 1), {}

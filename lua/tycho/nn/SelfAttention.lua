@@ -6,7 +6,8 @@ local SelfAttention = Module.class()
 
 function SelfAttention:init(width, heads)
   if width % heads ~= 0 then error(('n_embd %d must be a multiple of n_head %d'):format(width, heads), 0) end
-  self.c_attn, self.c_proj = Linear(width, 3 * width), Linear(width, width)
+  self.c_attn = Linear(width, 3 * width)
+  self.c_proj = Linear(width, width)
   self.heads = heads
 end
 

@@ -5,14 +5,19 @@ local LayerNorm = require 'tycho.nn.LayerNorm'
 local SelfAttention = require 'tycho.nn.SelfAttention'
 
 local MLP = Module.class()
-function MLP:init(width) self.c_fc, self.c_proj = Linear(width, 4 * width), Linear(4 * width, width) end
+function MLP:init(width)
+  self.c_fc = Linear(width, 4 * width)
+  self.c_proj = Linear(4 * width, width)
+end
 function MLP:forward(x) return self.c_proj(self.c_fc(x):gelu()) end
 
 local TransformerBlock = Module.class()
 
 function TransformerBlock:init(width, heads)
-  self.ln_1, self.attn = LayerNorm(width), SelfAttention(width, heads)
-  self.ln_2, self.mlp = LayerNorm(width), MLP(width)
+  self.ln_1 = LayerNorm(width)
+  self.attn = SelfAttention(width, heads)
+  self.ln_2 = LayerNorm(width)
+  self.mlp = MLP(width)
 end
 
 -- Arguments and results as SelfAttention:forward.
