@@ -26,8 +26,8 @@ function Predictor:init(options)
   self.options = options
   local std = options.init_std or 0.02
   self._read_in = nn.Linear(options.features + (options.is_invariant and 0 or options.actions), options.n_embd)
-  self.transformer = Transformer(options.n_layer, options.n_embd, options.n_head)
   self._read_out = nn.Linear(options.n_embd, options.projection_dim)
+  self.transformer = Transformer(options.n_layer, options.n_embd, options.n_head)
   -- GPT-2's initialisation: weights N(0, std), biases 0, projections that add to the residual stream scaled by depth.
   tycho.no_grad(function()
     for _, entry in ipairs(self:named_parameters()) do
