@@ -1,26 +1,24 @@
--- Draws a figure's marks as SVG text.
+-- Draws a figure's marks as SVG text: the same figure gives the same bytes.
 local file = require 'tycho.io.file'
 
-local function escape(text)
-  return (text:gsub('[&<>"]', { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }))
-end
+local entities = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }
+-- Control characters may not stand in XML at all.
+local function escape(text) return (text:gsub('%c', ' '):gsub('[&<>"]', entities)) end
 
 local draw = {}
 
-function draw.rect(m)
-  return ('<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>'):format(m.x, m.y, m.width, m.height, m.color)
-end
+function draw.dot(m) return ('<circle cx="%.1f" cy="%.1f" r="%g" fill="%s"/>'):format(m.x, m.y, m.radius, m.color) end
 
 function draw.line(m)
   local points = {}
   for i, p in ipairs(m.points) do points[i] = ('%.1f,%.1f'):format(p[1], p[2]) end
   return ('<polyline points="%s" fill="none" stroke="%s" stroke-width="%g" stroke-linejoin="round"%s/>'):format(table.concat(points, ' '),
-    m.color, m.width, m.dashed and ' stroke-dasharray="6 4"' or '')
+    m.color, m.width, m.dash and (' stroke-dasharray="%g %g"'):format(m.dash[1], m.dash[2]) or '')
 end
 
 function draw.text(m)
   local turn = m.upright and (' transform="rotate(-90 %.1f %.1f)"'):format(m.x, m.y) or ''
-  return ('<text x="%.1f" y="%.1f" font-size="%g" text-anchor="%s" fill="%s"%s>%s</text>'):format(m.x, m.y, m.size, m.anchor, m.color, turn,
+  return ('<text x="%.1f" y="%.1f" font-size="%.3g" text-anchor="%s" fill="%s"%s>%s</text>'):format(m.x, m.y, m.size, m.anchor, m.color, turn,
     escape(m.text))
 end
 
