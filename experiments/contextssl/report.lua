@@ -65,12 +65,12 @@ end
 
 -- Writes results.json, r2_by_context.svg and .png into the run's directory and prints where.
 function M.write(result, config, run)
+  local path = run:write('results.json', run_directory.encode({ r2 = keyed(result.r2), r2_probe = keyed(result.r2_probe),
+    floor = result.floor, floor_probe = result.floor_probe, seed = config.seed }, true) .. '\n')
   local plots = figure(result, config.eval_ctxt)
   plots:svg(run.path .. '/r2_by_context.svg')
   plots:png(run.path .. '/r2_by_context.png')
   print(('plot: %s/r2_by_context.svg and .png'):format(run.path))
-  local path = run:write('results.json', run_directory.encode({ r2 = keyed(result.r2), r2_probe = keyed(result.r2_probe),
-    floor = result.floor, floor_probe = result.floor_probe, seed = config.seed }, true) .. '\n')
   print('results: ' .. path)
 end
 

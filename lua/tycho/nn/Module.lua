@@ -1,5 +1,6 @@
 -- Base of layers and models. Fields that hold tensors or modules are registered in the order of assignment (one by one: Lua assigns
--- a, b = x, y from the right), so names and order of the state dict equal PyTorch's. A tensor field that requires a gradient is a parameter, any other tensor a buffer.
+-- a, b = x, y from the right), so names and order of the state dict equal PyTorch's. A tensor field that requires a gradient is a
+-- parameter, any other tensor a buffer.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
