@@ -2,7 +2,7 @@
 local lib = require 'tycho.lib'
 
 local function tycho(arguments)
-  local pipe = io.popen(('cd %s && env -u LD_PRELOAD ./tycho %s 2>&1 </dev/null; echo "status $?"'):format(lib.root, arguments))
+  local pipe = io.popen(('cd %s && ./tycho %s 2>&1 </dev/null; echo "status $?"'):format(lib.root, arguments))
   local out = pipe:read('*a')
   pipe:close()
   return out

@@ -19,7 +19,7 @@ local function output_of(command)
 end
 local function piped(lines)
   local input = temporary(lines)
-  local out = output_of(('cd %s && env -u LD_PRELOAD ./tycho < %s 2>&1; echo "status $?"'):format(lib.root, input))
+  local out = output_of(('cd %s && ./tycho < %s 2>&1; echo "status $?"'):format(lib.root, input))
   os.remove(input)
   return out
 end
@@ -27,7 +27,7 @@ end
 local function typed(keys)
   local input, home = temporary(keys), os.tmpname()
   os.remove(home)
-  local out = output_of(('mkdir %s; cd %s && (sleep 0.3; cat %s; sleep 0.5) | HOME=%s TERM=xterm env -u LD_PRELOAD script -qec ./tycho /dev/null')
+  local out = output_of(('mkdir %s; cd %s && (sleep 0.3; cat %s; sleep 0.5) | HOME=%s TERM=xterm script -qec ./tycho /dev/null')
     :format(home, lib.root, input, home))
   local history = io.open(home .. '/.tycho_history')
   local kept = history and history:read('*a')
@@ -74,7 +74,7 @@ describe('the prompt on a terminal', function()
   it('stops running loops, with ops and without, on Ctrl-C and keeps the state', function()
     local out = output_of(('cd %s && (sleep 0.3; printf "k = 41\\rwhile true do tycho.ones{10} end\\r"; sleep 1; printf "\\003"; sleep 0.5; '
       .. 'printf "while true do k = k end\\r"; sleep 0.5; printf "\\003"; sleep 0.5; '
-      .. 'printf "k + 1\\r\\004"; sleep 0.3) | HOME=/nonexistent TERM=xterm env -u LD_PRELOAD timeout 20 script -qec ./tycho /dev/null')
+      .. 'printf "k + 1\\r\\004"; sleep 0.3) | HOME=/nonexistent TERM=xterm timeout 20 script -qec ./tycho /dev/null')
       :format(lib.root))
     local _, times = out:gsub('interrupted', '')
     assert.equal(2, times, out)
