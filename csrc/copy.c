@@ -7,6 +7,9 @@
     const from *x = p[1];                                                                    \
     if (s[0] == 1 && s[1] == 1) {                                                            \
       for (int64_t i = 0; i < n; i++) y[i] = (to)x[i];                                       \
+    } else if (s[0] == 1 && s[1] == 0) {                                                     \
+      const to value = (to)x[0];                                                             \
+      for (int64_t i = 0; i < n; i++) y[i] = value;                                          \
     } else {                                                                                 \
       for (int64_t i = 0; i < n; i++) y[i * s[0]] = (to)x[i * s[1]];                         \
     }                                                                                        \
@@ -23,7 +26,70 @@ ALL_FROM(uint8_t)
 /* Indexed by the dtypes of y and x. */
 static const ty_row_loop loops[5][5] = {ROW(float), ROW(double), ROW(int64_t), ROW(int32_t), ROW(uint8_t)};
 
-int ty_copy(ty_tensor *y, const ty_tensor *x) { return ty_strided("copy", loops[y->dtype][x->dtype], y, &x, 1); }
+/* ---- transposes of real tensors ---- */
+
+enum { TILE = 64 };
+
+/* y (columns, rows) at row distance y_step = x (rows, columns) at row distance x_step, transposed; both of unit stride. */
+static void transpose_tile(real *restrict y, int64_t y_step, const real *restrict x, int64_t x_step, int64_t rows, int64_t columns) {
+  enum { W = 64 / sizeof(real) }; /* a cache line: each is written once, whole */
+  int64_t i = 0;
+  for (; i + W <= rows; i += W) {
+    int64_t j = 0;
+    for (; j + W <= columns; j += W) {
+      real block[W][W];
+      for (int r = 0; r < W; r++)
+        for (int c = 0; c < W; c++) block[c][r] = x[(i + r) * x_step + j + c];
+      for (int c = 0; c < W; c++) memcpy(y + (j + c) * y_step + i, block[c], sizeof block[c]);
+    }
+    for (; j < columns; j++)
+      for (int r = 0; r < W; r++) y[j * y_step + i + r] = x[(i + r) * x_step + j];
+  }
+  for (; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) y[j * y_step + i] = x[i * x_step + j];
+}
+
+/* The dim along which t has unit stride, or -1. */
+static int unit_dim(const ty_tensor *t) {
+  for (int i = t->ndim - 1; i >= 0; i--)
+    if (t->shape[i] > 1 && t->stride[i] == 1) return i;
+  return -1;
+}
+
+/* Copies tile by tile when both are real and have unit stride in different dims, where rows of either would miss the cache on the
+ * other side. Returns whether it did. */
+static int transposed(ty_tensor *y, const ty_tensor *x) {
+  enum { SHORTEST = 8 };
+  if (y->dtype != TY_REAL || x->dtype != TY_REAL || !ty_same_shape(y, x)) return 0;
+  int r = unit_dim(y), c = unit_dim(x);
+  if (r < 0 || c < 0 || r == c || x->shape[c] < SHORTEST) return 0;
+  int64_t rows = x->shape[r], columns = x->shape[c], outer = 1;
+  for (int i = 0; i < x->ndim; i++)
+    if (i != r && i != c) outer *= x->shape[i];
+  int64_t down = (rows + TILE - 1) / TILE, across = (columns + TILE - 1) / TILE;
+#pragma omp parallel for schedule(static) if (rows * columns * outer >= TY_PARALLEL)
+  for (int64_t task = 0; task < outer * down * across; task++) {
+    int64_t i = task / across % down * TILE, j = task % across * TILE, at = task / (across * down);
+    real *to = (real *)y->data + i * y->stride[r] + j * y->stride[c];
+    const real *from = (const real *)x->data + i * x->stride[r] + j * x->stride[c];
+    for (int d = x->ndim - 1; d >= 0; d--) {
+      if (d == r || d == c) continue;
+      to += at % x->shape[d] * y->stride[d];
+      from += at % x->shape[d] * x->stride[d];
+      at /= x->shape[d];
+    }
+    transpose_tile(to, y->stride[c], from, x->stride[r], rows - i < TILE ? rows - i : TILE, columns - j < TILE ? columns - j : TILE);
+  }
+  return 1;
+}
+
+static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_U8; }
+
+int ty_copy(ty_tensor *y, const ty_tensor *x) {
+  if (!known(y->dtype) || !known(x->dtype)) return ty_fail("copy: unknown dtype, %d from %d", y->dtype, x->dtype);
+  if (transposed(y, x)) return 0;
+  return ty_strided("copy", loops[y->dtype][x->dtype], y, &x, 1);
+}
 
 int ty_fill(ty_tensor *y, double value) {
   ty_tensor x = {.data = &value, .ndim = 0, .dtype = TY_F64};

@@ -1,72 +1,103 @@
 /* Matrix products over OpenBLAS. Reads transposed operands in place; copies only what BLAS cannot address. */
 #include "blas.h"
+#include <limits.h>
 
-/* A matrix as BLAS sees it: row-major with a leading dimension, perhaps transposed. */
-typedef struct matrix { real *data; int64_t row, column; int trans, ld; } matrix;
+/* Multiplications in a product that is worth all threads. */
+enum { LARGE = 1 << 21 };
 
-static int describe(matrix *m, int64_t rows, int64_t columns) {
-  if (m->column == 1 || columns == 1) {
-    int64_t ld = rows == 1 ? columns : m->row;
-    if (ld >= columns && (columns > 1 || ld >= 1)) {
-      m->trans = NO_TRANS;
-      m->ld = (int)(ld > columns ? ld : columns);
-      if (columns == 1 || m->column == 1) return 1;
-    }
-  }
-  if (m->row == 1 || rows == 1) {
-    int64_t ld = columns == 1 ? rows : m->column;
-    if (ld >= rows) {
-      m->trans = TRANS;
-      m->ld = (int)(ld > rows ? ld : rows);
-      return 1;
-    }
+/* Element (i, j) at data[i * row + j * column]. */
+typedef struct matrix { real *data; int64_t row, column; } matrix;
+
+/* An operand as BLAS takes it. */
+typedef struct operand { real *data; int trans; int64_t ld; } operand;
+
+static matrix transposed(matrix m) { return (matrix){m.data, m.column, m.row}; }
+
+/* The distance of rows if BLAS can read the matrix in row-major order, else 0. Strides of dims of size 1 do not matter. */
+static int64_t leading(matrix m, int64_t rows, int64_t columns) {
+  if (columns > 1 && m.column != 1) return 0;
+  if (rows == 1) return columns;
+  return m.row >= columns && m.row <= INT_MAX ? m.row : 0;
+}
+
+/* Describes a matrix, or a dense copy of it where rows and columns both have gaps; copy must be freed. Fails when memory is out. */
+static int describe(operand *o, real **copy, matrix m, int64_t rows, int64_t columns) {
+  *copy = NULL;
+  if ((o->ld = leading(m, rows, columns))) {
+    *o = (operand){m.data, NO_TRANS, o->ld};
+  } else if ((o->ld = leading(transposed(m), columns, rows))) {
+    *o = (operand){m.data, TRANS, o->ld};
+  } else {
+    *copy = ty_alloc(rows * columns * (int64_t)sizeof(real));
+    if (!*copy) return 1;
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++) (*copy)[i * columns + j] = m.data[i * m.row + j * m.column];
+    *o = (operand){*copy, NO_TRANS, columns};
   }
   return 0;
 }
 
-/* A dense copy of a matrix whose rows and columns both have gaps; NULL when memory is out. */
-static real *pack(const matrix *m, int64_t rows, int64_t columns) {
-  real *copy = ty_alloc(rows * columns * (int64_t)sizeof(real));
-  if (!copy) return NULL;
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) copy[i * columns + j] = m->data[i * m->row + j * m->column];
-  return copy;
-}
-
-static int multiply(matrix y, matrix a, matrix b, int64_t M, int64_t N, int64_t K, double beta) {
-  if (K == 0) {
-    for (int64_t i = 0; i < M; i++)
-      for (int64_t j = 0; j < N; j++) y.data[i * y.row + j] = beta == 0 ? 0 : (real)beta * y.data[i * y.row + j];
-    return 0;
-  }
-  real *copy_a = NULL, *copy_b = NULL;
-  int failed = 0;
-  if (!describe(&a, M, K)) {
-    copy_a = pack(&a, M, K);
-    failed = !copy_a;
-    a = (matrix){copy_a, K, 1, NO_TRANS, (int)K};
-  }
-  if (!describe(&b, K, N)) {
-    copy_b = pack(&b, K, N);
-    failed = failed || !copy_b;
-    b = (matrix){copy_b, N, 1, NO_TRANS, (int)N};
-  }
+/* y = a b + beta y for a y of row distance ld. */
+static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
+  real *copy_a, *copy_b = NULL;
+  operand oa, ob;
+  int failed = describe(&oa, &copy_a, a, M, K) || describe(&ob, &copy_b, b, K, N);
   if (!failed)
-    GEMM(ROW_MAJOR, a.trans, b.trans, (int)M, (int)N, (int)K, 1, a.data, a.ld, b.data, b.ld, (real)beta, y.data,
-         (int)(M == 1 && y.row < N ? N : y.row));
+    GEMM(ROW_MAJOR, oa.trans, ob.trans, (int)M, (int)N, (int)K, 1, oa.data, (int)oa.ld, ob.data, (int)ob.ld, beta, y, (int)ld);
   ty_free(copy_a, M * K * (int64_t)sizeof(real));
   ty_free(copy_b, K * N * (int64_t)sizeof(real));
   return failed;
 }
 
+/* The same for a y with gaps between its columns. */
+static int multiply_spaced(matrix y, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
+  real *product = ty_alloc(M * N * (int64_t)sizeof(real));
+  if (!product) return 1;
+  int failed = multiply(product, N, a, b, M, N, K, 0);
+  for (int64_t i = 0; !failed && i < M; i++)
+    for (int64_t j = 0; j < N; j++) {
+      real *at = y.data + i * y.row + j * y.column;
+      *at = product[i * N + j] + (beta == 0 ? 0 : beta * *at);
+    }
+  ty_free(product, M * N * (int64_t)sizeof(real));
+  return failed;
+}
+
+/* Any strides, M and N above 0. A transposed y is the product of the transposed factors in the other order. */
+static int multiply_any(matrix y, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
+  if (K == 0) {
+    for (int64_t i = 0; i < M; i++)
+      for (int64_t j = 0; j < N; j++) {
+        real *at = y.data + i * y.row + j * y.column;
+        *at = beta == 0 ? 0 : beta * *at;
+      }
+    return 0;
+  }
+  int64_t ld = leading(y, M, N);
+  if (ld) return multiply(y.data, ld, a, b, M, N, K, beta);
+  ld = leading(transposed(y), N, M);
+  if (ld) return multiply(y.data, ld, transposed(b), transposed(a), N, M, K, beta);
+  return multiply_spaced(y, a, b, M, N, K, beta);
+}
+
 static matrix matrix_at(const ty_tensor *t, int64_t batch) {
   int n = t->ndim;
-  matrix m = {t->data, t->stride[n - 2], t->stride[n - 1], 0, 0};
+  matrix m = {t->data, t->stride[n - 2], t->stride[n - 1]};
   for (int i = n - 3; i >= 0; i--) {
     m.data += batch % t->shape[i] * t->stride[i];
     batch /= t->shape[i];
   }
   return m;
+}
+
+/* Whether two elements of a result share memory, as they do in an expanded tensor. */
+static int overlaps(const ty_tensor *y) {
+  int n = y->ndim;
+  for (int i = 0; i < n; i++)
+    if (y->shape[i] > 1 && y->stride[i] == 0) return 1;
+  if (y->shape[n - 2] == 1 || y->shape[n - 1] == 1) return 0;
+  int64_t row = y->stride[n - 2], column = y->stride[n - 1];
+  return row > column ? row < column * y->shape[n - 1] : column < row * y->shape[n - 2];
 }
 
 int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta) {
@@ -86,22 +117,22 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
                    ty_shape_text(y));
   int64_t M = y->shape[n - 2], N = y->shape[n - 1], K = a->shape[n - 1];
   if (M == 0 || N == 0 || batches == 0) return 0;
-  if (N > 1 && y->stride[n - 1] != 1) return ty_fail("matmul: the last dim of y must have stride 1");
+  if (M > INT_MAX || N > INT_MAX || K > INT_MAX)
+    return ty_fail("matmul: sizes must be below 2^31, got %s x %s", ty_shape_text(a), ty_shape_text(b));
+  if (overlaps(y)) return ty_fail("matmul: elements of y %s share memory; the result needs memory of its own", ty_shape_text(y));
   int failed = 0;
-  if (batches == 1) {
-    failed = multiply(matrix_at(y, 0), matrix_at(a, 0), matrix_at(b, 0), M, N, K, beta);
-  } else {
-#pragma omp parallel for schedule(static) reduction(| : failed) if (batches * M * N * K >= TY_PARALLEL)
-    for (int64_t i = 0; i < batches; i++) failed |= multiply(matrix_at(y, i), matrix_at(a, i), matrix_at(b, i), M, N, K, beta);
-  }
+  /* One matrix a thread, unless they are few and large: BLAS then shares each among all threads. */
+  int each = (double)M * (double)N * (double)K < LARGE || batches >= ty_threads();
+#pragma omp parallel for schedule(static) reduction(| : failed) if (each && batches > 1 && batches * M * N * K >= TY_PARALLEL)
+  for (int64_t i = 0; i < batches; i++) failed |= multiply_any(matrix_at(y, i), matrix_at(a, i), matrix_at(b, i), M, N, K, (real)beta);
   return failed ? ty_fail("matmul: out of memory for a copy of %s or %s", ty_shape_text(a), ty_shape_text(b)) : 0;
 }
 
 int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b) {
-  TY_TRY(ty_check_dense("linear", "x", x, TY_REAL, 2));
   TY_TRY(ty_check_dense("linear", "y", y, TY_REAL, 2));
-  if (w->ndim != 2 || w->shape[1] != x->shape[1] || y->shape[0] != x->shape[0] || y->shape[1] != w->shape[0])
-    return ty_fail("linear: expected x (M, K), w (N, K) -> y (M, N), got %s, %s -> %s", ty_shape_text(x), ty_shape_text(w), ty_shape_text(y));
+  if (x->ndim != 2 || w->ndim != 2 || w->shape[1] != x->shape[1] || y->shape[0] != x->shape[0] || y->shape[1] != w->shape[0])
+    return ty_fail("linear: expected x (M, K), w (N, K) -> y (M, N), got %s, %s -> %s", ty_shape_text(x), ty_shape_text(w),
+                   ty_shape_text(y));
   ty_tensor wt = *w;
   wt.shape[0] = w->shape[1], wt.shape[1] = w->shape[0];
   wt.stride[0] = w->stride[1], wt.stride[1] = w->stride[0];

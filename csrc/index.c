@@ -13,9 +13,11 @@ static int check(const char *op, const ty_tensor *rows, const ty_tensor *picked,
   }
   const int64_t *at = index->data;
   for (int64_t i = 0; i < picked->shape[0]; i++)
-    if (at[i] < 0 || at[i] >= rows->shape[0])
-      return ty_fail("%s: index %lld is out of range 0..%lld of %s (tensors count from 0)", op, (long long)at[i], (long long)rows->shape[0] - 1,
-                     ty_shape_text(rows));
+    if (at[i] < 0 || at[i] >= rows->shape[0]) {
+      if (rows->shape[0] == 0) return ty_fail("%s: index %lld into %s, which has no rows", op, (long long)at[i], ty_shape_text(rows));
+      return ty_fail("%s: index %lld is out of range 0..%lld of %s (tensors count from 0)", op, (long long)at[i],
+                     (long long)rows->shape[0] - 1, ty_shape_text(rows));
+    }
   return 0;
 }
 
@@ -28,27 +30,39 @@ static ty_tensor row_of(const ty_tensor *t, int64_t i) {
   return row;
 }
 
+/* Whether two tensors' rows have one memory order without gaps, so that bytes can be copied. */
+static int same_packed_rows(const ty_tensor *a, const ty_tensor *b, int64_t width) {
+  int64_t span = 1;
+  for (int d = 1; d < a->ndim; d++) {
+    if (a->shape[d] == 1) continue;
+    if (a->stride[d] != b->stride[d]) return 0;
+    span += (a->shape[d] - 1) * a->stride[d];
+  }
+  return span == width;
+}
+
 int ty_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index) {
   int64_t width;
   TY_TRY(check("index_select", x, y, index, &width));
   const int64_t *at = index->data;
-  ty_tensor first = row_of(x, 0), out = row_of(y, 0);
-  if (ty_is_dense(&first) && ty_is_dense(&out)) {
+  int64_t rows = y->shape[0];
+  if (width == 0) return 0;
+  if (same_packed_rows(y, x, width)) {
     size_t bytes = (size_t)width * ty_dtype_size(x->dtype);
-    for (int64_t i = 0; i < y->shape[0]; i++) memcpy(row_of(y, i).data, row_of(x, at[i]).data, bytes);
+#pragma omp parallel for schedule(static) if (rows * width >= TY_PARALLEL)
+    for (int64_t i = 0; i < rows; i++) memcpy(row_of(y, i).data, row_of(x, at[i]).data, bytes);
     return 0;
   }
-  for (int64_t i = 0; i < y->shape[0]; i++) {
+  for (int64_t i = 0; i < rows; i++) {
     ty_tensor from = row_of(x, at[i]), to = row_of(y, i);
     TY_TRY(ty_copy(&to, &from));
   }
   return 0;
 }
 
-int ty_add(ty_tensor *y, const ty_tensor *a, const ty_tensor *b);
-
 int ty_scatter_add(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index) {
   int64_t width;
+  TY_TRY(ty_check_real("index_select backward", "dx", dx));
   TY_TRY(check("index_select backward", dx, dy, index, &width));
   for (int64_t i = 0; i < dy->shape[0]; i++) {
     ty_tensor from = row_of(dy, i), to = row_of(dx, ((const int64_t *)index->data)[i]);

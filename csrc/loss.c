@@ -1,6 +1,11 @@
 /* Cross entropy with integer targets. */
 #include "fast_math.h"
 
+static int check_scalar(const char *op, const char *arg, const ty_tensor *t) {
+  TY_TRY(ty_check_real(op, arg, t));
+  return ty_numel(t) == 1 ? 0 : ty_fail("%s: %s must be a scalar, got shape %s", op, arg, ty_shape_text(t));
+}
+
 static int check(const char *op, const ty_tensor *p, const ty_tensor *target) {
   TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 2));
   TY_TRY(ty_check_dense(op, "target", target, TY_I64, 1));
@@ -18,20 +23,29 @@ int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty
   TY_TRY(check("cross_entropy", p, target));
   TY_TRY(ty_check_dense("cross_entropy", "x", x, TY_REAL, 2));
   if (!ty_same_shape(x, p)) return ty_fail("cross_entropy: p %s must have the shape of x %s", ty_shape_text(p), ty_shape_text(x));
+  TY_TRY(check_scalar("cross_entropy", "loss", loss));
   int64_t rows = x->shape[0], n = x->shape[1];
   const int64_t *t = target->data;
-  double total = 0;
+  double *losses = ty_alloc(rows * 8), total = 0;
+  if (!losses) return ty_fail("cross_entropy: out of memory for %lld bytes", (long long)rows * 8);
+#pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *in = (const real *)x->data + r * n;
-    real *out = (real *)p->data + r * n, top = in[0];
-    for (int64_t j = 1; j < n; j++) top = in[j] > top ? in[j] : top;
-    for (int64_t j = 0; j < n; j++) out[j] = fast_exp(in[j] - top);
-    double sum = 0;
-    for (int64_t j = 0; j < n; j++) sum += out[j];
-    total += log(sum) - (double)(in[t[r]] - top);
-    real scale = (real)(1 / sum);
+    real *out = (real *)p->data + r * n, top = in[0], sum = 0;
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < n; j++) top = in[j] > top ? in[j] : top;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) {
+      out[j] = fast_exp(in[j] - top);
+      sum += out[j];
+    }
+    losses[r] = log((double)sum) - ((double)in[t[r]] - top);
+    real scale = 1 / sum;
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] *= scale;
   }
+  for (int64_t r = 0; r < rows; r++) total += losses[r];
+  ty_free(losses, rows * 8);
   *(real *)loss->data = (real)(total / (double)rows);
   return 0;
 }
@@ -39,6 +53,9 @@ int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty
 int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target) {
   TY_TRY(check("cross_entropy backward", p, target));
   TY_TRY(ty_check_dense("cross_entropy backward", "dx", dx, TY_REAL, 2));
+  TY_TRY(check_scalar("cross_entropy backward", "dloss", dloss));
+  if (!ty_same_shape(dx, p))
+    return ty_fail("cross_entropy backward: dx %s must have the shape of p %s", ty_shape_text(dx), ty_shape_text(p));
   int64_t rows = p->shape[0], n = p->shape[1];
   real scale = *(const real *)dloss->data / (real)rows;
   const int64_t *t = target->data;

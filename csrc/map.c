@@ -3,76 +3,108 @@
 #include "fast_math.h"
 #include "strided.h"
 
+enum { INPUTS = TY_OPERANDS - 1, SPAN = 1024 };
+
+#ifdef TYCHO_DOUBLE
+static inline real fast_tanh(real x) { return tanh(x); }
+#else
+/* An odd polynomial near 0, where the exponential form loses digits; to 3 units in the last place. */
+static inline real fast_tanh(real x) {
+  float size = fabsf(x), s = x * x;
+  float p = -0.00570498416f;
+  p = p * s + 0.0206390847f;
+  p = p * s - 0.0537397143f;
+  p = p * s + 0.133314422f;
+  p = p * s - 0.333332819f;
+  float near = size + size * s * p, far = 1 - 2 / (fast_exp(2 * size) + 1);
+  float y = size < 0.625f ? near : far;
+  return copysignf(y, x);
+}
+#endif
+
+/* The output's shape must be the one that the inputs broadcast to, not merely one that they fit into. */
+static int check_shape(const char *op, const ty_tensor *y, const ty_tensor *const *inputs, int count) {
+  for (int i = 1; i <= y->ndim; i++) {
+    int64_t size = y->shape[y->ndim - i];
+    int found = size == 1;
+    for (int k = 0; k < count; k++) found = found || (i <= inputs[k]->ndim && inputs[k]->shape[inputs[k]->ndim - i] == size);
+    if (!found)
+      return ty_fail("%s: the output has shape %s, but %s and %s do not broadcast to that", op, ty_shape_text(y),
+                     ty_shape_text(inputs[0]), ty_shape_text(inputs[count - 1]));
+  }
+  return 0;
+}
+
 static int run(const char *op, ty_row_loop loop, ty_tensor *y, const ty_tensor *const *inputs, int count) {
   TY_TRY(ty_check_real(op, "the output", y));
   for (int i = 0; i < count; i++) TY_TRY(ty_check_real(op, "an input", inputs[i]));
+  TY_TRY(check_shape(op, y, inputs, count));
   return ty_strided(op, loop, y, inputs, count);
 }
 
-/* One loop body in three forms: all strides 1, the last input a scalar, anything. */
-#define EACH(i, n) _Pragma("omp simd") for (int64_t i = 0; i < n; i++)
+/* Part of a row with every operand at stride 1, in place or in a buffer, so that each rule has one loop and that one vectorises. */
+typedef struct span {
+  real *out;
+  const real *in[INPUTS];
+  real buffer[TY_OPERANDS][SPAN];
+} span;
+
+/* Returns the number of elements of the span that begins at start. */
+static int64_t load(span *v, int64_t start, int64_t n, void *const *p, const int64_t *s, int inputs) {
+  int staged = s[0] != 1;
+  for (int k = 1; k <= inputs; k++) staged = staged || s[k] != 1;
+  int64_t count = n - start;
+  if (staged && count > SPAN) count = SPAN;
+  v->out = s[0] == 1 ? (real *)p[0] + start : v->buffer[0];
+  for (int k = 1; k <= inputs; k++) {
+    const real *from = (const real *)p[k] + start * s[k];
+    real *to = v->buffer[k];
+    v->in[k - 1] = s[k] == 1 ? from : to;
+    if (s[k] == 1 || (s[k] == 0 && start > 0)) continue;
+    for (int64_t i = 0; i < count; i++) to[i] = from[i * s[k]];
+  }
+  return count;
+}
+static void store(const span *v, int64_t start, int64_t count, real *y, int64_t step) {
+  if (step == 1) return;
+  for (int64_t i = 0; i < count; i++) y[(start + i) * step] = v->out[i];
+}
+
+#define LOOP(name, inputs, rule)                                                                                                  \
+  static void name(int64_t n, void *const *p, const int64_t *s) {                                                                 \
+    span v;                                                                                                                       \
+    for (int64_t start = 0, count; start < n; start += count) {                                                                   \
+      count = load(&v, start, n, p, s, inputs);                                                                                   \
+      _Pragma("omp simd") for (int64_t i = 0; i < count; i++) v.out[i] = rule;                                                    \
+      store(&v, start, count, p[0], s[0]);                                                                                        \
+    }                                                                                                                             \
+  }
 
 #define MAP1(name, forward, derivative)                                                                                           \
-  static void name##_loop(int64_t n, void *const *p, const int64_t *s) {                                                          \
-    real *py = p[0];                                                                                                              \
-    const real *px = p[1];                                                                                                        \
-    if (s[0] == 1 && s[1] == 1) {                                                                                                 \
-      EACH(i, n) { real x = px[i]; py[i] = forward; }                                                                             \
-    } else {                                                                                                                      \
-      for (int64_t i = 0; i < n; i++) { real x = px[i * s[1]]; py[i * s[0]] = forward; }                                          \
-    }                                                                                                                             \
-  }                                                                                                                               \
+  static inline real name##_value(real x) { return forward; }                                                                     \
+  static inline real name##_slope(real x, real y, real g) { (void)x; (void)y; (void)g; return derivative; }                       \
+  LOOP(name##_loop, 1, name##_value(v.in[0][i]))                                                                                  \
+  LOOP(name##_back_loop, 3, name##_slope(v.in[1][i], v.in[2][i], v.in[0][i]))                                                     \
   int ty_##name(ty_tensor *y, const ty_tensor *x) { return run(#name, name##_loop, y, &x, 1); }                                   \
-  static inline real name##_rule(real x, real y, real g) { (void)x; (void)y; (void)g; return derivative; }                        \
-  static void name##_back_loop(int64_t n, void *const *p, const int64_t *s) {                                                     \
-    real *pd = p[0];                                                                                                              \
-    const real *pg = p[1], *px = p[2], *py = p[3];                                                                                \
-    if (s[0] == 1 && s[1] == 1 && s[2] == 1 && s[3] == 1) {                                                                       \
-      EACH(i, n) pd[i] = name##_rule(px[i], py[i], pg[i]);                                                                        \
-    } else {                                                                                                                      \
-      for (int64_t i = 0; i < n; i++) pd[i * s[0]] = name##_rule(px[i * s[2]], py[i * s[3]], pg[i * s[1]]);                       \
-    }                                                                                                                             \
-  }                                                                                                                               \
   int ty_##name##_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y) {                              \
     const ty_tensor *inputs[] = {dy, x, y};                                                                                       \
     return run(#name " backward", name##_back_loop, dx, inputs, 3);                                                               \
   }
 
 #define SIDE(name, side, derivative)                                                                                              \
-  static inline real name##_rule_##side(real a, real b, real y, real g) {                                                         \
+  static inline real name##_slope_##side(real a, real b, real y, real g) {                                                        \
     (void)a; (void)b; (void)y; (void)g;                                                                                           \
     return derivative;                                                                                                            \
   }                                                                                                                               \
-  static void name##_back_##side##_loop(int64_t n, void *const *p, const int64_t *s) {                                            \
-    real *pd = p[0];                                                                                                              \
-    const real *pg = p[1], *pa = p[2], *pb = p[3], *py = p[4];                                                                    \
-    if (s[0] == 1 && s[1] == 1 && s[2] == 1 && s[3] == 1 && s[4] == 1) {                                                          \
-      EACH(i, n) pd[i] = name##_rule_##side(pa[i], pb[i], py[i], pg[i]);                                                          \
-    } else if (s[0] == 1 && s[1] == 1 && s[2] == 1 && s[3] == 0 && s[4] == 1) {                                                   \
-      EACH(i, n) pd[i] = name##_rule_##side(pa[i], pb[0], py[i], pg[i]);                                                          \
-    } else {                                                                                                                      \
-      for (int64_t i = 0; i < n; i++)                                                                                             \
-        pd[i * s[0]] = name##_rule_##side(pa[i * s[2]], pb[i * s[3]], py[i * s[4]], pg[i * s[1]]);                                \
-    }                                                                                                                             \
-  }                                                                                                                               \
+  LOOP(name##_back_##side##_loop, 4, name##_slope_##side(v.in[1][i], v.in[2][i], v.in[3][i], v.in[0][i]))                         \
   int ty_##name##_back_##side(ty_tensor *d, const ty_tensor *dy, const ty_tensor *a, const ty_tensor *b, const ty_tensor *y) {    \
     const ty_tensor *inputs[] = {dy, a, b, y};                                                                                    \
     return run(#name " backward", name##_back_##side##_loop, d, inputs, 4);                                                       \
   }
 
 #define MAP2(name, forward, derivative_a, derivative_b)                                                                           \
-  static void name##_loop(int64_t n, void *const *p, const int64_t *s) {                                                          \
-    real *py = p[0];                                                                                                              \
-    const real *pa = p[1], *pb = p[2];                                                                                            \
-    if (s[0] == 1 && s[1] == 1 && s[2] == 1) {                                                                                    \
-      EACH(i, n) { real a = pa[i], b = pb[i]; py[i] = forward; }                                                                  \
-    } else if (s[0] == 1 && s[1] == 1 && s[2] == 0) {                                                                             \
-      real b = pb[0];                                                                                                             \
-      EACH(i, n) { real a = pa[i]; py[i] = forward; }                                                                             \
-    } else {                                                                                                                      \
-      for (int64_t i = 0; i < n; i++) { real a = pa[i * s[1]], b = pb[i * s[2]]; py[i * s[0]] = forward; }                        \
-    }                                                                                                                             \
-  }                                                                                                                               \
+  static inline real name##_value(real a, real b) { return forward; }                                                             \
+  LOOP(name##_loop, 2, name##_value(v.in[0][i], v.in[1][i]))                                                                      \
   int ty_##name(ty_tensor *y, const ty_tensor *a, const ty_tensor *b) {                                                           \
     const ty_tensor *inputs[] = {a, b};                                                                                           \
     return run(#name, name##_loop, y, inputs, 2);                                                                                 \

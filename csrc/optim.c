@@ -12,7 +12,7 @@ static int check_packed(const char *op, const ty_tensor *w) {
   TY_TRY(ty_check_real(op, "w", w));
   int64_t span = 1;
   for (int i = 0; i < w->ndim; i++) span += (w->shape[i] - 1) * w->stride[i];
-  if (span != ty_numel(w)) return ty_fail("%s: w of shape %s must have no gaps in memory", op, ty_shape_text(w));
+  if (ty_numel(w) && span != ty_numel(w)) return ty_fail("%s: w of shape %s must have no gaps in memory", op, ty_shape_text(w));
   return 0;
 }
 
@@ -22,6 +22,7 @@ int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double
   TY_TRY(check("adam", w, m, "m"));
   TY_TRY(check("adam", w, v, "v"));
   TY_TRY(check("adam", w, g, "g"));
+  if (step < 1) return ty_fail("adam: step counts from 1, got %lld", (long long)step);
   real *pw = w->data, *pm = m->data, *pv = v->data;
   const real *pg = g->data;
   int64_t n = ty_numel(w);
@@ -49,7 +50,8 @@ int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, dou
   real *pw = w->data, *pv = momentum != 0 ? velocity->data : NULL;
   const real *pg = g->data;
   int64_t n = ty_numel(w);
-  const real rate = (real)lr, decay = (real)weight_decay, keep = first ? 0 : (real)momentum;
+  const real rate = (real)lr, decay = (real)weight_decay, keep = (real)momentum;
+  if (pv && first) memset(pv, 0, (size_t)n * sizeof(real));
 #pragma omp parallel for schedule(static) if (n >= TY_PARALLEL)
   for (int64_t i = 0; i < n; i++) {
     real step = pg[i] + decay * pw[i];

@@ -2,7 +2,8 @@
  * threads, devices or history. */
 #include "internal.h"
 
-static void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
+static inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
     uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
     uint32_t c1 = c[1], c3 = c[3];
@@ -35,31 +36,51 @@ void ty_philox_raw(uint32_t *counter4, uint32_t key0, uint32_t key1) { philox(co
 /* 24 bits, so that float and double builds draw the same numbers. */
 static inline double unit(uint32_t u) { return (double)(u >> 8) / 16777216.0; }
 
-typedef void (*transform)(real *y, const uint32_t *u, int count);
+/* Blocks of four numbers that are drawn together, one in each lane of a vector register. */
+enum { LANES = 16 };
 
-static void to_uniform(real *y, const uint32_t *u, int count) {
-  for (int i = 0; i < count; i++) y[i] = (real)unit(u[i]);
+/* u[j][i] = number j of block first + i. */
+static void draw_blocks(uint32_t u[4][LANES], const uint32_t key[2], uint64_t stream, uint64_t step, int64_t first) {
+  uint32_t k0 = key[0], k1 = key[1];
+#pragma omp simd
+  for (int i = 0; i < LANES; i++) {
+    uint64_t block = (uint64_t)(first + i);
+    uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)stream, (uint32_t)step};
+    philox(c, k0, k1);
+    for (int j = 0; j < 4; j++) u[j][i] = c[j];
+  }
 }
+
+/* Makes one block's four numbers of its four draws. */
+typedef void (*transform)(double y[4], const double u[4]);
+
+static void to_uniform(double y[4], const double u[4]) { memcpy(y, u, 4 * sizeof *y); }
+
 /* Box-Muller: two normals from two uniforms. */
-static void to_normal(real *y, const uint32_t *u, int count) {
-  for (int i = 0; i < count; i++) {
-    double radius = sqrt(-2 * log(1 - unit(u[i & ~1]))), angle = 6.283185307179586 * unit(u[i | 1]);
-    y[i] = (real)(radius * (i & 1 ? sin(angle) : cos(angle)));
+static void to_normal(double y[4], const double u[4]) {
+  for (int i = 0; i < 4; i += 2) {
+    double radius = sqrt(-2 * log(1 - u[i])), angle = 6.283185307179586 * u[i + 1];
+    y[i] = radius * cos(angle);
+    y[i + 1] = radius * sin(angle);
   }
 }
 
 static int draw(const char *op, ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step, transform fn) {
   TY_TRY(ty_check_dense(op, "y", y, TY_REAL, -1));
-  int64_t n = ty_numel(y);
+  int64_t n = ty_numel(y), blocks = (n + 3) / 4;
   real *p = y->data;
   uint32_t key[2];
   derive_key(key, seed, stream, step);
 #pragma omp parallel for schedule(static) if (n >= TY_PARALLEL)
-  for (int64_t block = 0; block < (n + 3) / 4; block++) {
-    uint32_t c[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)stream, (uint32_t)step};
-    philox(c, key[0], key[1]);
-    int64_t left = n - 4 * block;
-    fn(p + 4 * block, c, left < 4 ? (int)left : 4);
+  for (int64_t first = 0; first < blocks; first += LANES) {
+    uint32_t u[4][LANES];
+    draw_blocks(u, key, stream, step, first);
+    for (int64_t i = 0; i < LANES && first + i < blocks; i++) {
+      double from[4], to[4];
+      for (int j = 0; j < 4; j++) from[j] = unit(u[j][i]);
+      fn(to, from);
+      for (int64_t j = 0, at = 4 * (first + i); j < 4 && at + j < n; j++) p[at + j] = (real)to[j];
+    }
   }
   return 0;
 }

@@ -1,16 +1,42 @@
 /* Reductions: sums over any dims, and softmax, normalisation and maximum over the last one. Partial sums have fixed extents, so results
  * do not depend on the number of threads. */
 #include "fast_math.h"
-#include <stdlib.h>
 
-enum { CHUNK = 4096, ROWS = 64 };
+/* ---- sum ----
+ * A run of memory is summed in double. Columns are summed in float over a few rows and then in double, because narrow accumulators
+ * are what makes them fast. */
 
-/* ---- sum ---- */
+enum { CHUNK = 4096, COLUMNS = 256, FLOAT_ROWS = 64, BLOCK_ROWS = 1024, SHORT_RUN = 16 };
 
-/* x as kept x reduced: strides of both groups of dims. */
-typedef struct split { int kept, reduced; int64_t shape[2][TY_MAX_DIMS], stride[2][TY_MAX_DIMS], out[TY_MAX_DIMS]; } split;
+/* One group of x's dims, ordered by x's memory and merged where they are one run; out: y's strides. */
+typedef struct dims { int n; int64_t total, shape[TY_MAX_DIMS], stride[TY_MAX_DIMS], out[TY_MAX_DIMS]; } dims;
 
+static void add_dim(dims *g, int64_t size, int64_t stride, int64_t out) {
+  g->total *= size;
+  if (size == 1) return;
+  int at = g->n++;
+  for (; at > 0 && g->stride[at - 1] < stride; at--) {
+    g->shape[at] = g->shape[at - 1];
+    g->stride[at] = g->stride[at - 1];
+    g->out[at] = g->out[at - 1];
+  }
+  g->shape[at] = size;
+  g->stride[at] = stride;
+  g->out[at] = out;
+}
+static void merge(dims *g) {
+  int last = 0;
+  for (int i = 1; i < g->n; i++) {
+    if (g->stride[last] == g->shape[i] * g->stride[i] && g->out[last] == g->shape[i] * g->out[i]) g->shape[last] *= g->shape[i];
+    else g->shape[++last] = g->shape[i];
+    g->stride[last] = g->stride[i];
+    g->out[last] = g->out[i];
+  }
+  if (g->n) g->n = last + 1;
+}
+/* Offset of element index of the first n dims. */
 static int64_t offset_of(int64_t index, int n, const int64_t *shape, const int64_t *stride) {
+  if (n == 1) return index * stride[0];
   int64_t offset = 0;
   for (int i = n - 1; i >= 0; i--) {
     offset += index % shape[i] * stride[i];
@@ -21,56 +47,84 @@ static int64_t offset_of(int64_t index, int n, const int64_t *shape, const int64
 
 static double sum_run(const real *x, int64_t n, int64_t stride) {
   double total = 0;
-  for (int64_t i = 0; i < n; i++) total += x[i * stride];
+  if (stride == 1 && n >= SHORT_RUN) {
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; i++) total += x[i];
+  } else {
+    for (int64_t i = 0; i < n; i++) total += x[i * stride];
+  }
   return total;
 }
 
-static double sum_dense(const real *x, int64_t n) {
-  double total[8] = {0};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int j = 0; j < 8; j++) total[j] += x[i + j];
-  for (; i < n; i++) total[0] += x[i];
-  return ((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7]));
-}
-
-static int sum_all(real *y, const real *x, int64_t n) {
+/* The sum of n elements; chunks in parallel. */
+static int sum_all(real *y, const real *x, int64_t n, int64_t stride) {
   int64_t chunks = (n + CHUNK - 1) / CHUNK;
   if (chunks <= 1) {
-    *y = (real)sum_dense(x, n);
+    *y = (real)sum_run(x, n, stride);
     return 0;
   }
   double *partial = ty_alloc(chunks * 8);
   if (!partial) return ty_fail("sum: out of memory for %lld bytes", (long long)chunks * 8);
 #pragma omp parallel for schedule(static) if (n >= 4 * TY_PARALLEL)
-  for (int64_t c = 0; c < chunks; c++) partial[c] = sum_dense(x + c * CHUNK, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK);
+  for (int64_t c = 0; c < chunks; c++)
+    partial[c] = sum_run(x + c * CHUNK * stride, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK, stride);
   double total = 0;
   for (int64_t c = 0; c < chunks; c++) total += partial[c];
-  ty_free(partial, chunks * 8);
   *y = (real)total;
+  ty_free(partial, chunks * 8);
   return 0;
 }
 
-/* y (n) = sum over rows of x (rows, n), x's rows `step` apart: blocks of rows in parallel, then the blocks in order. */
-static int sum_rows(real *y, const real *x, int64_t rows, int64_t n, int64_t step) {
-  int64_t blocks = (rows + ROWS - 1) / ROWS, bytes = blocks * n * (int64_t)sizeof(real);
-  real *partial = blocks == 1 ? y : ty_alloc(bytes);
-  if (!partial) return ty_fail("sum: out of memory for %lld bytes", (long long)bytes);
-#pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
-  for (int64_t b = 0; b < blocks; b++) {
-    real *out = partial + b * n;
-    int64_t end = (b + 1) * ROWS < rows ? (b + 1) * ROWS : rows;
-    memset(out, 0, (size_t)n * sizeof(real));
-    for (int64_t r = b * ROWS; r < end; r++) {
-      const real *row = x + r * step;
-      for (int64_t j = 0; j < n; j++) out[j] += row[j];
-    }
-  }
-  if (blocks == 1) return 0;
-  for (int64_t j = 0; j < n; j++) {
+/* Every element of y is a sum along memory. */
+static void sum_runs(real *y, const real *x, const dims *kept, const dims *reduced) {
+  int inner = reduced->n - 1;
+  int64_t run = reduced->n ? reduced->shape[inner] : reduced->total, step = reduced->n ? reduced->stride[inner] : 1;
+  int64_t runs = reduced->total ? reduced->total / run : 0;
+#pragma omp parallel for schedule(static) if (kept->total * reduced->total >= TY_PARALLEL)
+  for (int64_t k = 0; k < kept->total; k++) {
+    const real *from = x + offset_of(k, kept->n, kept->shape, kept->stride);
     double total = 0;
-    for (int64_t b = 0; b < blocks; b++) total += partial[b * n + j];
-    y[j] = (real)total;
+    for (int64_t r = 0; r < runs; r++) total += sum_run(from + offset_of(r, inner, reduced->shape, reduced->stride), run, step);
+    y[offset_of(k, kept->n, kept->shape, kept->out)] = (real)total;
+  }
+}
+
+/* total (columns) = sum over rows start to end. */
+static void sum_columns(double *total, const real *x, const dims *reduced, int64_t start, int64_t end, int64_t columns) {
+  for (int64_t j = 0; j < columns; j++) total[j] = 0;
+  for (int64_t r = start; r < end;) {
+    real part[COLUMNS] = {0};
+    int64_t stop = end - r < FLOAT_ROWS ? end : r + FLOAT_ROWS;
+    for (; r < stop; r++) {
+      const real *row = x + offset_of(r, reduced->n, reduced->shape, reduced->stride);
+      for (int64_t j = 0; j < columns; j++) part[j] += row[j];
+    }
+    for (int64_t j = 0; j < columns; j++) total[j] += part[j];
+  }
+}
+
+/* Sums across memory: x's innermost kept dim has unit stride. Tiles of columns and blocks of rows in parallel, then the blocks in order. */
+static int sum_rows(real *y, const real *x, const dims *kept, const dims *reduced) {
+  int inner = kept->n - 1;
+  int64_t width = kept->shape[inner], step = kept->out[inner], outer = kept->total / width;
+  int64_t tiles = (width + COLUMNS - 1) / COLUMNS, blocks = (reduced->total + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  int64_t bytes = blocks * outer * width * 8;
+  double *partial = ty_alloc(bytes);
+  if (!partial) return ty_fail("sum: out of memory for %lld bytes", (long long)bytes);
+#pragma omp parallel for schedule(static) if (kept->total * reduced->total >= TY_PARALLEL)
+  for (int64_t task = 0; task < blocks * outer * tiles; task++) {
+    int64_t j = task % tiles * COLUMNS, o = task / tiles % outer, b = task / (tiles * outer);
+    int64_t end = (b + 1) * BLOCK_ROWS < reduced->total ? (b + 1) * BLOCK_ROWS : reduced->total;
+    sum_columns(partial + (b * outer + o) * width + j, x + offset_of(o, inner, kept->shape, kept->stride) + j, reduced, b * BLOCK_ROWS, end,
+                width - j < COLUMNS ? width - j : COLUMNS);
+  }
+  for (int64_t o = 0; o < outer; o++) {
+    real *to = y + offset_of(o, inner, kept->shape, kept->out);
+    for (int64_t j = 0; j < width; j++) {
+      double total = 0;
+      for (int64_t b = 0; b < blocks; b++) total += partial[(b * outer + o) * width + j];
+      to[j * step] = (real)total;
+    }
   }
   ty_free(partial, bytes);
   return 0;
@@ -79,39 +133,19 @@ static int sum_rows(real *y, const real *x, int64_t rows, int64_t n, int64_t ste
 int ty_sum(ty_tensor *y, const ty_tensor *x) {
   TY_TRY(ty_check_real("sum", "x", x));
   TY_TRY(ty_check_real("sum", "y", y));
-  split s = {0};
-  int64_t kept = 1, reduced = 1;
   if (y->ndim != x->ndim) return ty_fail("sum: y %s must have as many dims as x %s", ty_shape_text(y), ty_shape_text(x));
+  dims kept = {.total = 1}, reduced = {.total = 1};
   for (int i = 0; i < x->ndim; i++) {
     int gone = y->shape[i] == 1 && x->shape[i] != 1;
     if (!gone && y->shape[i] != x->shape[i]) return ty_fail("sum: y %s does not reduce x %s", ty_shape_text(y), ty_shape_text(x));
-    if (x->shape[i] == 1) continue;
-    int *n = gone ? &s.reduced : &s.kept;
-    if (!gone) s.out[*n] = y->stride[i];
-    s.shape[gone][*n] = x->shape[i];
-    s.stride[gone][(*n)++] = x->stride[i];
-    *(gone ? &reduced : &kept) *= x->shape[i];
+    add_dim(gone ? &reduced : &kept, x->shape[i], x->stride[i], gone ? 0 : y->stride[i]);
   }
-  real *out = y->data;
-  const real *in = x->data;
-  if (kept == 0) return 0;
-  if (kept == 1 && ty_is_dense(x)) return sum_all(out, in, reduced);
-  /* Leading dims of a dense tensor reduced: bias and broadcast gradients. */
-  if (reduced > 0 && s.reduced && ty_is_dense(x) && ty_is_dense(y) && s.stride[1][s.reduced - 1] >= kept && s.stride[0][s.kept - 1] == 1 &&
-      s.stride[1][s.reduced - 1] == kept)
-    return sum_rows(out, in, reduced, kept, kept);
-  int inner = s.reduced - 1;
-  int64_t run = s.reduced ? s.shape[1][inner] : 1, step = s.reduced ? s.stride[1][inner] : 0;
-#pragma omp parallel for schedule(static) if (kept * reduced >= TY_PARALLEL && kept > 1)
-  for (int64_t k = 0; k < kept; k++) {
-    const real *base = in + offset_of(k, s.kept, s.shape[0], s.stride[0]);
-    double total = 0;
-    for (int64_t r = 0; run > 0 && r < reduced / run; r++) {
-      const real *at = base + offset_of(r, inner < 0 ? 0 : inner, s.shape[1], s.stride[1]);
-      total += step == 1 ? sum_dense(at, run) : sum_run(at, run, step);
-    }
-    out[offset_of(k, s.kept, s.shape[0], s.out)] = (real)total;
-  }
+  if (kept.total == 0) return 0;
+  merge(&kept);
+  merge(&reduced);
+  if (kept.n == 0 && reduced.n == 1) return sum_all(y->data, x->data, reduced.total, reduced.stride[0]);
+  if (kept.n && reduced.n && kept.stride[kept.n - 1] == 1) return sum_rows(y->data, x->data, &kept, &reduced);
+  sum_runs(y->data, x->data, &kept, &reduced);
   return 0;
 }
 
@@ -119,17 +153,42 @@ int ty_sum(ty_tensor *y, const ty_tensor *x) {
 
 static int64_t last_size(const ty_tensor *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
 
+static int check_like(const char *op, const char *arg, const ty_tensor *t, const ty_tensor *model) {
+  TY_TRY(ty_check_dense(op, arg, t, TY_REAL, -1));
+  if (ty_same_shape(t, model)) return 0;
+  return ty_fail("%s: %s has shape %s, expected %s", op, arg, ty_shape_text(t), ty_shape_text(model));
+}
+
+/* The first index of the largest of n elements; a NaN counts as largest. */
+static int64_t largest(const real *x, int64_t n, int64_t stride) {
+  real top = x[0];
+  int nans = 0;
+#pragma omp simd reduction(max : top) reduction(| : nans)
+  for (int64_t j = 0; j < n; j++) {
+    real value = x[j * stride];
+    top = value > top ? value : top;
+    nans |= value != value;
+  }
+  int64_t best = 0;
+  while (nans ? x[best * stride] == x[best * stride] : x[best * stride] != top) best++;
+  return best;
+}
+
 int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x) {
   TY_TRY(ty_check_real("max", "x", x));
   TY_TRY(ty_check_dense("max", "y", y, TY_REAL, x->ndim));
   TY_TRY(ty_check_dense("max", "index", index, TY_I64, x->ndim));
+  ty_tensor expected = *x;
+  if (x->ndim) expected.shape[x->ndim - 1] = 1;
+  if (!ty_same_shape(y, &expected) || !ty_same_shape(index, &expected))
+    return ty_fail("max: y and index for x %s must be %s, got %s and %s", ty_shape_text(x), ty_shape_text(&expected), ty_shape_text(y),
+                   ty_shape_text(index));
   int64_t n = last_size(x), rows = ty_numel(y), step = x->ndim ? x->stride[x->ndim - 1] : 1;
   if (n == 0) return ty_fail("max: the last dim of %s is empty", ty_shape_text(x));
+#pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *row = (const real *)x->data + offset_of(r, x->ndim - 1, x->shape, x->stride);
-    int64_t best = 0;
-    for (int64_t j = 1; j < n; j++)
-      if (row[j * step] > row[best * step]) best = j;
+    int64_t best = largest(row, n, step);
     ((real *)y->data)[r] = row[best * step];
     ((int64_t *)index->data)[r] = best;
   }
@@ -138,29 +197,38 @@ int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x) {
 
 int ty_softmax(ty_tensor *y, const ty_tensor *x) {
   TY_TRY(ty_check_dense("softmax", "x", x, TY_REAL, -1));
-  TY_TRY(ty_check_dense("softmax", "y", y, TY_REAL, x->ndim));
+  TY_TRY(check_like("softmax", "y", y, x));
   int64_t n = last_size(x), rows = n ? ty_numel(x) / n : 0;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *in = (const real *)x->data + r * n;
     real *out = (real *)y->data + r * n, top = in[0], total = 0;
-    for (int64_t j = 1; j < n; j++) top = in[j] > top ? in[j] : top;
-    for (int64_t j = 0; j < n; j++) out[j] = fast_exp(in[j] - top);
-    for (int64_t j = 0; j < n; j++) total += out[j];
-    for (int64_t j = 0; j < n; j++) out[j] /= total;
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < n; j++) top = in[j] > top ? in[j] : top;
+#pragma omp simd reduction(+ : total)
+    for (int64_t j = 0; j < n; j++) {
+      out[j] = fast_exp(in[j] - top);
+      total += out[j];
+    }
+    real scale = 1 / total;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) out[j] *= scale;
   }
   return 0;
 }
 
 int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y) {
-  TY_TRY(ty_check_dense("softmax backward", "dy", dy, TY_REAL, y->ndim));
-  TY_TRY(ty_check_dense("softmax backward", "dx", dx, TY_REAL, y->ndim));
+  TY_TRY(ty_check_dense("softmax backward", "y", y, TY_REAL, -1));
+  TY_TRY(check_like("softmax backward", "dy", dy, y));
+  TY_TRY(check_like("softmax backward", "dx", dx, y));
   int64_t n = last_size(y), rows = n ? ty_numel(y) / n : 0;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;
     real *out = (real *)dx->data + r * n, dot = 0;
+#pragma omp simd reduction(+ : dot)
     for (int64_t j = 0; j < n; j++) dot += g[j] * p[j];
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] = p[j] * (g[j] - dot);
   }
   return 0;
@@ -168,7 +236,7 @@ int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y) {
 
 int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) {
   TY_TRY(ty_check_dense("normalize", "x", x, TY_REAL, -1));
-  TY_TRY(ty_check_dense("normalize", "y", y, TY_REAL, x->ndim));
+  TY_TRY(check_like("normalize", "y", y, x));
   TY_TRY(ty_check_dense("normalize", "norm", norm, TY_REAL, 1));
   int64_t n = last_size(x), rows = n ? ty_numel(x) / n : 0;
   TY_TRY(ty_check_size("normalize", "norm", norm, 0, rows));
@@ -177,8 +245,10 @@ int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) 
     const real *in = (const real *)x->data + r * n;
     real *out = (real *)y->data + r * n;
     double square = 0;
+#pragma omp simd reduction(+ : square)
     for (int64_t j = 0; j < n; j++) square += (double)in[j] * in[j];
-    real length = (real)sqrt(square), scale = 1 / (length > (real)eps ? length : (real)eps);
+    real length = (real)sqrt(square), scale = 1 / (length < (real)eps ? (real)eps : length);
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] = in[j] * scale;
     ((real *)norm->data)[r] = length;
   }
@@ -186,17 +256,22 @@ int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) 
 }
 
 int ty_normalize_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y, const ty_tensor *norm, double eps) {
-  TY_TRY(ty_check_dense("normalize backward", "dy", dy, TY_REAL, y->ndim));
-  TY_TRY(ty_check_dense("normalize backward", "dx", dx, TY_REAL, y->ndim));
+  TY_TRY(ty_check_dense("normalize backward", "y", y, TY_REAL, -1));
+  TY_TRY(check_like("normalize backward", "dy", dy, y));
+  TY_TRY(check_like("normalize backward", "dx", dx, y));
+  TY_TRY(ty_check_dense("normalize backward", "norm", norm, TY_REAL, 1));
   int64_t n = last_size(y), rows = n ? ty_numel(y) / n : 0;
+  TY_TRY(ty_check_size("normalize backward", "norm", norm, 0, rows));
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;
     real *out = (real *)dx->data + r * n, length = ((const real *)norm->data)[r], dot = 0;
-    int constant = !(length > (real)eps); /* below eps the divisor does not depend on x */
+    int constant = length < (real)eps; /* the divisor does not depend on x */
     real scale = 1 / (constant ? (real)eps : length);
+#pragma omp simd reduction(+ : dot)
     for (int64_t j = 0; j < n; j++) dot += g[j] * p[j];
     if (constant) dot = 0;
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] = (g[j] - p[j] * dot) * scale;
   }
   return 0;

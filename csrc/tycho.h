@@ -149,4 +149,15 @@ typedef struct ty_part { int32_t kind; float centre[3], half[3], albedo[3]; } ty
  * floor hue, light theta, light phi, light hue. supersample: rays per pixel axis. */
 int ty_render(ty_tensor *y, const ty_part *parts, int nparts, const ty_tensor *latents, int supersample);
 
+#define TY_BACK1(name) int ty_##name(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y);
+#define TY_BACK2(name) int ty_##name(ty_tensor *d, const ty_tensor *dy, const ty_tensor *a, const ty_tensor *b, const ty_tensor *y);
+#define MAP1(name, f, d) int ty_##name(ty_tensor *y, const ty_tensor *x); TY_BACK1(name##_back)
+#define TY_BOTH(name) TY_BACK2(name##_back_a) TY_BACK2(name##_back_b)
+#define MAP2(name, f, da, db) int ty_##name(ty_tensor *y, const ty_tensor *a, const ty_tensor *b); TY_BOTH(name)
+#include "map.def"
+#undef MAP1
+#undef MAP2
+#undef TY_BACK1
+#undef TY_BACK2
+#undef TY_BOTH
 #endif
