@@ -136,6 +136,29 @@ describe('files', function()
     end)
   end)
 
+  describe('a mapped file', function()
+    it('is a storage whose changes stay in memory, not counted as live, unmapped with its last tensor', function()
+      write('x', ('\0'):rep(64) .. npy.encode(tensor.tensor { 1, 2, 3 }):sub(-12))
+      local live = lib.memory().registered
+      local storage, size = file.map(path 'x')
+      local x = tensor.from_storage(storage, 64, { 3 }, 'f32')
+      assert.are.equal(76, size)
+      assert.are.same({ 1, 2, 3 }, x:tolist())
+      x:fill_(7)
+      assert.are.same({ 7, 7, 7 }, x:tolist())
+      assert.are.equal(live, lib.memory().registered)
+      assert.are.same({ 1, 2, 3 }, tensor.from_storage(file.map(path 'x'), 64, { 3 }, 'f32'):tolist())
+      local function mapped()
+        local maps = assert(io.open('/proc/self/maps')):read('*a')
+        return maps:find(path 'x', 1, true) ~= nil
+      end
+      assert.is_true(mapped())
+      storage, x = nil, nil -- luacheck: ignore
+      lib.collect()
+      assert.is_false(mapped())
+    end)
+  end)
+
   describe('npz', function()
     it('keeps tables of tensors, stored and deflated', function()
       local all = samples()

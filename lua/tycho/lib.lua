@@ -190,13 +190,7 @@ local function reclaim(bytes, lib)
     :format(bytes / 1e6, live / 1e6, memory.cached / 1e6, limit / 1e6))
 end
 
--- A new storage of bytes, uninitialised.
-function M.storage(bytes, lib)
-  if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
-  local block
-  if live - swept_live > GROWTH and live > 1.5 * swept_live then M.collect() end
-  if live + bytes <= limit then block = lib.ty_alloc(bytes) end
-  if block == nil then block = reclaim(bytes, lib) end
+local function take_slot(block, bytes, owner)
   local slot
   if free_slots > 0 then
     slot = slots[free_slots]
@@ -206,10 +200,27 @@ function M.storage(bytes, lib)
     slot_count = slot
   end
   local s = setmetatable({ slot = slot, block = block, bytes = bytes, version = 0 }, Storage)
-  registry[slot], blocks[slot], sizes[slot], owners[slot] = s, block, bytes, lib
+  registry[slot], blocks[slot], sizes[slot], owners[slot] = s, block, bytes, owner
+  return s
+end
+
+-- A new storage of bytes, uninitialised.
+function M.storage(bytes, lib)
+  if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
+  local block
+  if live - swept_live > GROWTH and live > 1.5 * swept_live then M.collect() end
+  if live + bytes <= limit then block = lib.ty_alloc(bytes) end
+  if block == nil then block = reclaim(bytes, lib) end
+  local s = take_slot(block, bytes, lib)
   live = live + bytes
   if scope then scope[#scope + 1] = s end
   return s
+end
+
+-- A storage over memory that exists already, such as a mapped file: release() is called once, when the storage dies. Its bytes do not count
+-- as live.
+function M.adopt(block, release_block)
+  return take_slot(block, 0, { ty_free = release_block })
 end
 
 -- Frees now; tensors that still view this storage raise when used.

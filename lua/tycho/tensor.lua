@@ -101,6 +101,17 @@ function M.empty_image(shape, dtype)
   return allocate(c, count, dtype_of(dtype))
 end
 
+-- A row-major tensor over a storage's bytes, from byte offset on. The caller has checked that it lies inside and is aligned.
+function M.from_storage(storage, offset, shape, dtype)
+  local c = struct()
+  set_shape(c, shape)
+  set_dense_strides(c)
+  dtype = dtype_of(dtype)
+  c.dtype = dtype.code
+  c.data = ffi.cast('char *', storage.block) + offset
+  return wrap(c, storage, dtype)
+end
+
 -- Elements lie without gaps or repeats, in any order of dims.
 local function is_packed(c)
   local span, count = 1, 1

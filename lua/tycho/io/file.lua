@@ -1,6 +1,7 @@
 -- Files as bytes: read-only mappings, atomic writes, unaligned little-endian fields. Knows no format.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
+local lib = require 'tycho.lib'
 
 ffi.cdef [[
 void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset);
@@ -15,7 +16,7 @@ void *malloc(size_t bytes);
 void free(void *block);
 ]]
 local C = ffi.C
-local PROT_READ, MAP_PRIVATE = 1, 2
+local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 
 local M = {}
 
@@ -31,8 +32,7 @@ local function finish(cleanup, ok, ...)
   return ...
 end
 
--- Calls fn(bytes, size) with path mapped as uint8_t* and returns its results. The bytes die with the call.
-function M.with_mapping(path, fn)
+local function map(path, protection)
   local file, why = io.open(path, 'rb')
   if not file then error('cannot read ' .. why, 0) end
   local size = file:seek('end')
@@ -40,21 +40,33 @@ function M.with_mapping(path, fn)
     file:close()
     error(('cannot read %s: it is a folder or a pipe, not a file'):format(path), 0)
   end
-  local bytes = ffi.new('uint8_t[1]')
   local address
   if size > 0 then
-    address = C.mmap(nil, size, PROT_READ, MAP_PRIVATE, C.fileno(file), 0)
+    address = C.mmap(nil, size, protection, MAP_PRIVATE + MAP_NORESERVE, C.fileno(file), 0)
     local number = ffi.errno()
     if ffi.cast('intptr_t', address) == -1 then
       file:close()
       error(('cannot read %s: %s'):format(path, ffi.string(C.strerror(number))), 0)
     end
-    bytes = ffi.cast('uint8_t *', address)
   end
   file:close()
+  return address, size
+end
+
+-- Calls fn(bytes, size) with path mapped as uint8_t* and returns its results. The bytes die with the call.
+function M.with_mapping(path, fn)
+  local address, size = map(path, PROT_READ)
   return finish(function()
     if address then C.munmap(address, size) end
-  end, pcall(fn, bytes, size))
+  end, pcall(fn, address and ffi.cast('uint8_t *', address) or ffi.new('uint8_t[1]'), size))
+end
+
+-- A storage over the bytes of path (for tensor.from_storage), and their number: pages are read when touched, a change stays in memory. The file
+-- must keep its length while the storage lives.
+function M.map(path)
+  local address, size = map(path, PROT_READ + PROT_WRITE)
+  if not address then return lib.adopt(ffi.new('uint8_t[1]'), function() end), 0 end
+  return lib.adopt(address, function() C.munmap(address, size) end), size
 end
 
 -- Calls fn(block) with size fresh bytes outside Lua's heap and returns its results. The bytes die with the call.
