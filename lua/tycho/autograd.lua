@@ -29,10 +29,21 @@ function M.with_grad(fn, ...) return recording(true, fn, ...) end
 
 -- ---- recording ----
 
--- What a rule keeps between forward and backward. Fields a rule sets itself are its own (sizes, flags).
+-- What the rule of a structured op keeps between forward and backward. Fields a rule sets itself are its own (sizes, flags).
 local Context = {}
 Context.__index = Context
 M.Context = Context
+
+-- A tensor that op saved for backward, unless it was changed in place since its storage had this version.
+local function unchanged(t, version, op)
+  tensor.alive(t, op .. ' backward')
+  if t.storage.version ~= version then
+    lib.raise(('%s saved a tensor of shape %s for backward that %s then changed in place; clone it first'):format(op, tensor.shape_text(t),
+      tostring(t.storage.writer)))
+  end
+  return t
+end
+M.unchanged = unchanged
 
 -- Remembers tensors for backward, with their versions.
 function Context:save(a, b, c, d)
@@ -43,18 +54,8 @@ end
 -- What save was given, unless one of them was changed in place since.
 function Context:saved()
   local list = self.saved_list
-  if not list then
-    lib.raise(('backward ran through %s a second time: its saved tensors were released; compute the loss again'):format(self.op))
-  end
   for i = 1, 4 do
-    local t = list[i]
-    if t then
-      tensor.alive(t, self.op .. ' backward')
-      if t.storage.version ~= self.versions[i] then
-        lib.raise(('%s saved a tensor of shape %s for backward that %s then changed in place; clone it first'):format(self.op,
-          tensor.shape_text(t), tostring(t.storage.writer)))
-      end
-    end
+    if list[i] then unchanged(list[i], self.versions[i], self.op) end
   end
   return list[1], list[2], list[3], list[4]
 end
@@ -71,7 +72,6 @@ function Context:own(t)
 end
 
 function Context:release()
-  self.saved_list = nil
   local owned = self.owned
   if owned then
     for i = 1, #owned do owned[i].storage:free() end
@@ -79,67 +79,89 @@ function Context:release()
   end
 end
 
-local function flows(t) return t and (t.requires_grad or t.node) end
+-- rawget, because a tensor looks absent fields up among its ops.
+local function flows(t) return t and (rawget(t, 'node') or rawget(t, 'requires_grad')) end
 M.flows = flows
 
--- Attaches a node to out: rule(ctx, dy) returns one gradient (or nil) per input.
-function M.record(out, ctx, rule, inputs)
+-- A node is an array, several times cheaper to make than a table of fields: the rule (false once it has run), what the rule is given, the
+-- node's number, the gradient that has arrived, and from FIRST on the op's inputs, false where there is none.
+local RULE, CONTEXT, NUMBER, GRADIENT, FIRST = 1, 2, 3, 4, 5
+
+-- Attaches a node to out: rule(context, dy, a, b) returns one gradient (or nil) per input.
+function M.record(out, rule, context, a, b)
   count = count + 1
-  out.node = { index = count, ctx = ctx, rule = rule, inputs = inputs }
+  out.node = { rule, context, count, false, a, b or false }
+end
+
+-- The same for a list of inputs, false where there is none.
+function M.record_list(out, rule, context, inputs)
+  M.record(out, rule, context, inputs[1], inputs[2])
+  for i = 3, #inputs do out.node[FIRST + i - 1] = inputs[i] end
 end
 
 -- ---- walking back ----
 
-local function collect_nodes(root)
-  local nodes, seen, stack = {}, { [root] = true }, { root }
-  local top = 1
-  while top > 0 do
-    local node = stack[top]
-    top = top - 1
-    nodes[#nodes + 1] = node
-    local inputs = node.inputs
-    for i = 1, #inputs do
-      local input = inputs[i]
-      local parent = input and input.node
-      if parent and not seen[parent] then
-        seen[parent] = true
-        top = top + 1
-        stack[top] = parent
-      end
-    end
+-- Nodes whose gradient has arrived wait in a heap, the youngest on top: all that use a tensor are younger than the node that made it.
+local function push(heap, node)
+  local i = #heap + 1
+  while i > 1 do
+    local above = math.floor(i / 2)
+    if heap[above][NUMBER] > node[NUMBER] then break end
+    heap[i] = heap[above]
+    i = above
   end
-  table.sort(nodes, function(a, b) return a.index > b.index end)
-  return nodes
+  heap[i] = node
+end
+local function pop(heap)
+  local top, n = heap[1], #heap
+  local node = heap[n]
+  heap[n] = nil
+  n = n - 1
+  local i = 1
+  while 2 * i <= n do
+    local below = 2 * i
+    if below < n and heap[below + 1][NUMBER] > heap[below][NUMBER] then below = below + 1 end
+    if node[NUMBER] > heap[below][NUMBER] then break end
+    heap[i] = heap[below]
+    i = below
+  end
+  if n > 0 then heap[i] = node end
+  return top
 end
 
--- Gradients may share storage (add hands the same one to both inputs), so a storage counts the gradients that wait on it
--- and is freed with the last, if backward made it.
+-- Gradients may share storage (add hands the same one to both inputs), so a storage counts the gradients that wait on it and is freed with the
+-- last. What backward did not make has FOREIGN more pins, so that it never comes to that.
+local FOREIGN = 2^40
 local function unpin(g)
   local s = g.storage
-  s.pins = s.pins - 1
-  if s.pins == 0 then
+  local pins = s.pins - 1
+  if pins == 0 then
     s.pins = nil
-    if s.made_by_backward and not s.lasting then s:free() end
+    if not s.lasting then s:free() end
+  else
+    s.pins = pins ~= FOREIGN and pins or nil
   end
 end
 local function pin(g)
   local s = g.storage
-  s.pins = (s.pins or 0) + 1
+  s.pins = (s.pins or FOREIGN) + 1
   return g
 end
+local function made_by_backward(s) s.pins = s.pins - FOREIGN end
+
+-- Whether nobody else waits on g's storage, and g is all of it.
+local function is_alone(g) return g.storage.pins == 1 and g:numel() * g.type.size == lib.bytes(g.storage) end
 
 local function add_gradients(a, b)
-  if a.storage.made_by_backward and a.storage.pins == 1 and a:numel() * a.type.size == a.storage.bytes then
-    lib.check(a.lib.ty_add(a.c, a.c, b.c), a.lib)
-    unpin(b)
-    return a
+  local sum = a
+  if not is_alone(a) then
+    sum = tensor.empty_like(a)
+    sum.storage.pins = 1
   end
-  local sum = tensor.empty_like(a)
-  sum.storage.made_by_backward = true
   lib.check(sum.lib.ty_add(sum.c, a.c, b.c), sum.lib)
-  unpin(a)
+  if sum ~= a then unpin(a) end
   unpin(b)
-  return pin(sum)
+  return sum
 end
 
 local function same_layout(a, b)
@@ -157,9 +179,8 @@ local function deposit(leaf, g)
     unpin(g)
     return
   end
-  local s = g.storage
-  if s.made_by_backward and s.pins == 1 and g:numel() * g.type.size == s.bytes and same_layout(g, leaf) then
-    s.pins, s.made_by_backward = nil, nil
+  if is_alone(g) and same_layout(g, leaf) then
+    g.storage.pins = nil
     leaf.grad = g
   else
     leaf.grad = tensor.copy_into(tensor.empty_like(leaf), g)
@@ -168,29 +189,60 @@ local function deposit(leaf, g)
   leaf.grad.storage.lasting = true
 end
 
-local function run_rule(node, dy)
-  local ctx = node.ctx
-  if not ctx then lib.raise('backward ran through the same graph a second time: its saved tensors were released; compute the loss again') end
-  local outer = lib.enter()
-  local grads = { node.rule(ctx, dy) }
-  for i = 1, #node.inputs do
-    local g = grads[i]
-    if g then
-      g.storage.keep = true
-      pin(g)
+-- Hands a pinned gradient on to the node or leaf that it is for.
+local function pass_on(heap, input, g)
+  local parent = rawget(input, 'node')
+  if parent then
+    local waiting = parent[GRADIENT]
+    if waiting then
+      parent[GRADIENT] = add_gradients(waiting, g)
+    else
+      parent[GRADIENT] = g
+      push(heap, parent)
+    end
+  elseif rawget(input, 'requires_grad') then
+    deposit(input, g)
+  else
+    unpin(g)
+  end
+end
+
+local function second_time()
+  lib.raise('backward ran through the same graph a second time: its saved tensors were released; compute the loss again')
+end
+
+local function run_node(heap, node)
+  local rule, context, dy = node[RULE], node[CONTEXT], node[GRADIENT]
+  if not rule then second_time() end
+  local level = lib.enter()
+  if #node <= FIRST + 1 then
+    local a, b = node[FIRST], node[FIRST + 1]
+    local da, db = rule(context, dy, a, b)
+    if da then pin(da) end
+    if db then pin(db) end
+    lib.leave(level, made_by_backward)
+    if da then pass_on(heap, a, da) end
+    if db then pass_on(heap, b, db) end
+  else
+    local grads = { rule(context, dy) }
+    for i = FIRST, #node do
+      if grads[i - FIRST + 1] then pin(grads[i - FIRST + 1]) end
+    end
+    lib.leave(level, made_by_backward)
+    for i = FIRST, #node do
+      if grads[i - FIRST + 1] then pass_on(heap, node[i], grads[i - FIRST + 1]) end
     end
   end
-  local made = lib.innermost_scope()
-  for i = 1, #made do
-    if made[i].keep then made[i].made_by_backward = true end
-  end
-  lib.leave(outer)
-  for i = 1, #node.inputs do
-    if grads[i] then grads[i].storage.keep = nil end
-  end
-  ctx:release()
-  node.ctx = nil
-  return grads
+  if getmetatable(context) == Context then context:release() end
+  node[RULE], node[CONTEXT], node[GRADIENT] = false, false, false
+  for i = FIRST, #node do node[i] = false end
+  unpin(dy)
+end
+
+local function walk(root, gradient)
+  root[GRADIENT] = pin(gradient)
+  local heap = { root }
+  while heap[1] do run_node(heap, pop(heap)) end
 end
 
 -- Accumulates d self / d leaf into .grad of every leaf that requires it, and releases the graph. gradient: dL/d self, needed
@@ -201,6 +253,7 @@ function Tensor:backward(gradient)
     if self.requires_grad then lib.raise('backward: this tensor is a leaf; call backward on a loss computed from it') end
     lib.raise('backward: no gradient was recorded; set requires_grad on a parameter, and do not compute inside tycho.no_grad')
   end
+  if not root[RULE] then second_time() end
   if not gradient then
     if self:numel() ~= 1 then
       lib.raise(('backward: expected a scalar loss, got shape %s; pass the gradient of this tensor'):format(tensor.shape_text(self)))
@@ -209,39 +262,13 @@ function Tensor:backward(gradient)
   elseif not tensor.same_shape(gradient, self) then
     lib.raise(('backward: the gradient must have shape %s, got %s'):format(tensor.shape_text(self), tensor.shape_text(gradient)))
   end
-  local outer = lib.innermost_scope()
+  local level = lib.scope_level()
   local was_enabled = enabled
   enabled = false
-  local ok, message = xpcall(function()
-    local nodes = collect_nodes(root)
-    root.grad = pin(gradient)
-    for i = 1, #nodes do
-      local node = nodes[i]
-      local dy = node.grad
-      if dy then
-        node.grad = nil
-        local grads = run_rule(node, dy)
-        for j = 1, #node.inputs do
-          local input, g = node.inputs[j], grads[j]
-          if g then
-            local parent = input and input.node
-            if parent then
-              parent.grad = parent.grad and add_gradients(parent.grad, g) or g
-            elseif input and input.requires_grad then
-              deposit(input, g)
-            else
-              unpin(g)
-            end
-          end
-        end
-        unpin(dy)
-        node.inputs = {}
-      end
-    end
-  end, lib.remember)
+  local ok, message = xpcall(walk, lib.remember, root, gradient)
   enabled = was_enabled
   if not ok then
-    lib.unwind(outer)
+    lib.unwind(level + 1)
     error(message, 0)
   end
 end
@@ -262,21 +289,26 @@ end
 -- Frees every tensor made inside fn except those that it returns (also inside one level of tables), leaf gradients, and
 -- tensors marked with tycho.keep. Returns what fn returns.
 function M.scope(fn, ...)
-  local outer = lib.enter()
+  local level = lib.enter()
+  local kept = {}
   local function mark(value, depth)
     if tensor.is_tensor(value) then
-      value.storage.keep = true
+      if not value.storage.pins then
+        value.storage.pins = 1
+        kept[#kept + 1] = value.storage
+      end
     elseif depth > 0 and type(value) == 'table' then
       for _, v in pairs(value) do mark(v, depth - 1) end
     end
   end
   local function finish(ok, ...)
     if not ok then
-      lib.unwind(outer)
+      lib.unwind(level)
       error((...), 0)
     end
     for i = 1, select('#', ...) do mark((select(i, ...)), 1) end
-    lib.leave(outer)
+    lib.leave(level)
+    for i = 1, #kept do kept[i].pins = nil end
     return ...
   end
   return finish(xpcall(fn, lib.remember, ...))

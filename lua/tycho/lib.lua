@@ -20,7 +20,7 @@ local function read(path)
   return text
 end
 
--- Rows of map.def: list of {name=, arity=, da=, db=}, da and db only where the derivative is exactly 'g', '-g' or '0'.
+-- Rows of map.def: list of {name=, arity=, forward=, da=, db=}, the last three as C expressions.
 M.rows = {}
 local declarations = {}
 for line in read(M.root .. '/csrc/map.def'):gmatch('[^\n]+') do
@@ -39,11 +39,7 @@ for line in read(M.root .. '/csrc/map.def'):gmatch('[^\n]+') do
       end
     end
     pieces[#pieces + 1] = rest:sub(start)
-    local trivial = { g = true, ['-g'] = true, ['0'] = true }
-    for i, key in ipairs { 'forward', 'da', 'db' } do
-      local text = pieces[i] and pieces[i]:match('^%s*(.-)%s*$')
-      if i == 1 or trivial[text] then row[key] = text end
-    end
+    for i, key in ipairs { 'forward', 'da', 'db' } do row[key] = pieces[i] and pieces[i]:match('^%s*(.-)%s*$') end
     M.rows[#M.rows + 1] = row
     if arity == '1' then
       declarations[#declarations + 1] = ('int ty_%s(ty_tensor *y, const ty_tensor *x);'):format(name)
@@ -140,7 +136,8 @@ do
   if pages > 0 and page > 0 then limit = pages * page end
 end
 
-local scope -- list of storages made since the innermost scope began, or nil
+-- Storages made inside scopes, in order; scope number d holds those after starts[d].
+local made, made_count, starts, depth = {}, 0, {}, 0
 
 local function release(slot)
   owners[slot].ty_free(blocks[slot], sizes[slot])
@@ -199,7 +196,7 @@ local function take_slot(block, bytes, owner)
     slot = slot_count + 1
     slot_count = slot
   end
-  local s = setmetatable({ slot = slot, block = block, bytes = bytes, version = 0 }, Storage)
+  local s = setmetatable({ slot = slot, block = block, version = 0, pins = nil }, Storage)
   registry[slot], blocks[slot], sizes[slot], owners[slot] = s, block, bytes, owner
   return s
 end
@@ -213,7 +210,10 @@ function M.storage(bytes, lib)
   if block == nil then block = reclaim(bytes, lib) end
   local s = take_slot(block, bytes, lib)
   live = live + bytes
-  if scope then scope[#scope + 1] = s end
+  if depth > 0 then
+    made_count = made_count + 1
+    made[made_count] = s
+  end
   return s
 end
 
@@ -231,31 +231,48 @@ function Storage:free()
   end
 end
 
+-- Bytes of a live storage; 0 for adopted memory.
+function M.bytes(s) return sizes[s.slot] end
+
 -- ---- scopes ----
 
--- Begins a scope and returns the enclosing one, to be handed to M.leave.
+-- Begins a scope; its level is handed to M.leave or M.unwind.
 function M.enter()
-  local outer = scope
-  scope = {}
-  return outer
+  depth = depth + 1
+  starts[depth] = made_count
+  return depth
 end
 
--- Ends the innermost scope: storages marked keep = true move to the enclosing scope, all others are freed.
-function M.leave(outer)
-  local inner = scope
-  scope = outer
-  for i = 1, #inner do
-    local s = inner[i]
-    if s.keep then
-      s.keep = nil
-      if outer then outer[#outer + 1] = s end
+-- The innermost scope's level; 0 outside of all.
+function M.scope_level() return depth end
+
+-- Ends the innermost scope: storages with pins move to the enclosing scope, all others that are not lasting are freed. visit(storage) [opt] is
+-- called for each that moves.
+function M.leave(level, visit)
+  local start = starts[level]
+  local count = start
+  depth = level - 1
+  for i = start + 1, made_count do
+    local s = made[i]
+    if s.pins then
+      if visit then visit(s) end
+      if depth > 0 then
+        count = count + 1
+        made[count] = s
+      end
     elseif not s.lasting then
       s:free()
     end
   end
+  for i = count + 1, made_count do made[i] = nil end
+  made_count = count
 end
--- Abandons scopes down to outer after an error; the collector takes what they made.
-function M.unwind(outer) scope = outer end
-function M.innermost_scope() return scope end
+
+-- Abandons the scopes of this level and deeper after an error; the collector takes what they made.
+function M.unwind(level)
+  if depth < level then return end
+  for i = starts[level] + 1, made_count do made[i] = nil end
+  made_count, depth = starts[level], level - 1
+end
 
 return M

@@ -15,7 +15,7 @@ local autograd = require 'tycho.autograd'
 local dtypes = require 'tycho.dtype'
 
 local M = {}
-local is_tensor, alive, flows = tensor.is_tensor, tensor.alive, autograd.flows
+local is_tensor, alive, flows, unchanged = tensor.is_tensor, tensor.alive, autograd.flows, autograd.unchanged
 local Context = autograd.Context
 
 local function check_argument(name, op, x, like)
@@ -64,7 +64,7 @@ local function fixed(name, record)
     for i = n + 1, 6 do args[i] = nil end
     local ctx = new_context(name, true, needs)
     local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
-    autograd.record(y, ctx, backward, args)
+    autograd.record_list(y, backward, ctx, args)
     return y, extra
   end
 end
@@ -82,7 +82,7 @@ local function listed(name, record)
     grad = grad and autograd.enabled()
     local ctx = new_context(name, grad, needs)
     local y = record.forward(ctx, inputs, ...)
-    if grad then autograd.record(y, ctx, record.backward, inputs) else ctx:release() end
+    if grad then autograd.record_list(y, record.backward, ctx, inputs) else ctx:release() end
     return y
   end
 end
@@ -92,12 +92,22 @@ end
 local rows = {}
 for _, row in ipairs(lib.rows) do rows[row.name] = row end
 
+-- Whether a derivative of row reads a variable of map.def: only those are checked for changes in place.
+local function reads(row, variable)
+  local found = false
+  for _, text in ipairs { row.da, row.db } do found = found or text:find('%f[%w_]' .. variable .. '%f[^%w_]') ~= nil end
+  return found
+end
+
 local function unary(name)
   local symbol, back = 'ty_' .. name, 'ty_' .. name .. '_back'
   local row = rows[name]
-  local function rule(ctx, dy)
+  local reads_x, reads_y = reads(row, 'x'), reads(row, 'y')
+  local function rule(saved, dy)
     if row.da == '0' then return nil end
-    local x, y = ctx:saved()
+    local x, y = dy, dy
+    if reads_x then x = unchanged(saved[1], saved[2], name) end
+    if reads_y then y = unchanged(saved[3], saved[4], name) end
     local dx = tensor.empty_like(x)
     lib.check(dx.lib[back](dx.c, dy.c, x.c, y.c), dx.lib)
     return dx
@@ -106,11 +116,7 @@ local function unary(name)
     x = check_argument('x', name, x)
     local y = tensor.empty_like(x)
     lib.check(y.lib[symbol](y.c, x.c), y.lib)
-    if flows(x) and autograd.enabled() then
-      local ctx = new_context(name, true)
-      ctx:save(x, y)
-      autograd.record(y, ctx, rule, { x })
-    end
+    if autograd.enabled() and flows(x) then autograd.record(y, rule, { x, x.storage.version, y, y.storage.version }, x) end
     return y
   end
 end
@@ -164,19 +170,25 @@ end
 
 local function binary(name)
   local symbol = 'ty_' .. name
+  local back_a, back_b = symbol .. '_back_a', symbol .. '_back_b'
   local row = rows[name]
+  local reads_a, reads_b, reads_y = reads(row, 'a'), reads(row, 'b'), reads(row, 'y')
+  local saves = reads_a or reads_b or reads_y
   local function side(kind, back, dy, a, b, y)
     if kind == '0' then return nil end
     if kind == 'g' then return dy end
     if kind == '-g' then return negated(dy) end
-    local d = tensor.empty_like(y)
+    local d = tensor.empty_like(dy)
     lib.check(d.lib[back](d.c, dy.c, a.c, b.c, y.c), d.lib)
     return d
   end
-  local function rule(ctx, dy)
-    local a, b, y = ctx:saved()
-    local da = ctx.needs[1] and side(row.da, symbol .. '_back_a', dy, a, b, y)
-    local db = ctx.needs[2] and side(row.db, symbol .. '_back_b', dy, a, b, y)
+  local function rule(saved, dy, a, b)
+    local a_value, b_value, y = dy, dy, dy
+    if reads_a then a_value = unchanged(saved[1], saved[2], name) end
+    if reads_b then b_value = unchanged(saved[3], saved[4], name) end
+    if reads_y then y = unchanged(saved[5], saved[6], name) end
+    local da = flows(a) and side(row.da, back_a, dy, a_value, b_value, y)
+    local db = flows(b) and side(row.db, back_b, dy, a_value, b_value, y)
     return da and sum_to(da, a), db and sum_to(db, b)
   end
   return function(a, b)
@@ -189,13 +201,9 @@ local function binary(name)
     end
     local y = broadcast_like(a, b, name)
     lib.check(y.lib[symbol](y.c, a.c, b.c), y.lib)
-    if autograd.enabled() then
-      local fa, fb = flows(a), flows(b)
-      if fa or fb then
-        local ctx = new_context(name, true, { fa and true or false, fb and true or false })
-        ctx:save(a, b, y)
-        autograd.record(y, ctx, rule, { a, b })
-      end
+    if autograd.enabled() and (flows(a) or flows(b)) then
+      local saved = saves and { a, a.storage.version, b, b.storage.version, y, y.storage.version }
+      autograd.record(y, rule, saved, a, b)
     end
     return y
   end

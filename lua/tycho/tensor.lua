@@ -33,8 +33,9 @@ local is_tensor = M.is_tensor
 
 -- ---- making ----
 
+-- The fields of nil have room: adding them later would cost more than making the table.
 local function wrap(c, storage, dtype)
-  return setmetatable({ c = c, storage = storage, type = dtype, lib = lib[dtype.lib] }, metatable)
+  return setmetatable({ c = c, storage = storage, type = dtype, lib = lib[dtype.lib], node = nil, grad = nil, requires_grad = nil }, metatable)
 end
 
 local function dtype_of(name)
