@@ -11,12 +11,7 @@ static inline real normal_cdf(real x) { return 0.5 * erfc(-x * 0.707106781186547
 
 #else
 
-static inline float power_of_two(int32_t n) {
-  union { int32_t i; float f; } u = {(n + 127) << 23};
-  return u.f;
-}
-
-/* e^x: 0 below -87.3, infinity above 88.72. */
+/* e^x: 0 below -87.3, infinity above 88.72. Between them the result and its power of two are normal numbers, so adding to the exponent scales. */
 static inline real fast_exp(real x) {
   float clipped = x < -87.3f ? -87.3f : x > 88.72f ? 88.72f : x;
   float n = rintf(clipped * 1.44269504f);
@@ -28,29 +23,27 @@ static inline real fast_exp(real x) {
   p = p * r + 1.0f / 6;
   p = p * r + 0.5f;
   p = p * r * r + r + 1;
-  int32_t half = (int32_t)n / 2;
-  float y = p * power_of_two(half) * power_of_two((int32_t)n - half);
-  y = x < -87.3f ? 0 : y;
-  y = x > 88.72f ? INFINITY : y;
-  return x != x ? x : y;
+  union { float f; uint32_t bits; } y = {p};
+  y.bits += (uint32_t)(int32_t)n << 23;
+  y.f = x < -87.3f ? 0 : y.f;
+  y.f = x > 88.72f ? INFINITY : y.f;
+  return x != x ? x : y.f;
 }
 
-/* Standard normal distribution function by the rational Chebyshev fit of erfc (Press et al., Numerical Recipes, section 6.2:
- * relative error below 1.2e-7 everywhere). */
+/* Standard normal distribution function: e^(-z^2) t P(t) with t = 1 / (1 + 0.4 z) is erfc(z) for z >= 0, where P is the polynomial of degree 8
+ * with the least relative error (3e-8) on z <= 6.6. The exponential is normal_pdf's, so that the compiler computes it once for both. */
 static inline real normal_cdf(real x) {
-  float z = fabsf(x) * 0.70710678f;
-  float t = 1 / (1 + 0.5f * z);
-  float p = 0.17087277f;
-  p = p * t - 0.82215223f;
-  p = p * t + 1.48851587f;
-  p = p * t - 1.13520398f;
-  p = p * t + 0.27886807f;
-  p = p * t - 0.18628806f;
-  p = p * t + 0.09678418f;
-  p = p * t + 0.37409196f;
-  p = p * t + 1.00002368f;
-  p = p * t - 1.26551223f;
-  float tail = 0.5f * t * fast_exp(p - z * z);
+  float t = 1 / (1 + 0.4f * 0.70710678f * fabsf(x));
+  float p = 0.0308017563f;
+  p = p * t - 0.0875315443f;
+  p = p * t - 0.0298827067f;
+  p = p * t + 0.224739239f;
+  p = p * t - 0.0201203655f;
+  p = p * t + 0.238718748f;
+  p = p * t + 0.189422861f;
+  p = p * t + 0.228340045f;
+  p = p * t + 0.225511998f;
+  float tail = 0.5f * fast_exp(-x * x / 2) * t * p;
   return x < 0 ? tail : 1 - tail;
 }
 
