@@ -53,6 +53,26 @@ describe('./tycho', function()
       assert.truthy(out:match('^tycho: [^\n]*\nstatus 1\n$'), out)
     end
   end)
+  it('runs loops over pairs to their end', function()
+    -- LuaJIT issue 827: without lua/tycho/luajit.lua the compiler ends the outer loop early.
+    local path = script [[
+      local list = { 1, 2, 3, 4, 5 }
+      local all = { a = list, b = list, c = list, d = list, e = list }
+      local function interpreted(...) for _ = 1, 100 do end end
+      for _ = 1, 100000 do
+        interpreted()
+        local count = 0
+        for _, inner in pairs(all) do
+          for _ in pairs(inner) do end
+          count = count + 1
+        end
+        assert(count == 5)
+      end]]
+    assert.equal('status 0\n', tycho(path))
+    os.remove(path)
+    local message = "(command line):1: bad argument #1 to 'pairs' (table expected, got nil)\n"
+    assert.equal(message, tycho("-e 'pairs()'"):sub(1, #message))
+  end)
   it('gives the way to a fault in a program', function()
     local path = script 'local function f() return nil + 1 end\nf()'
     local out = tycho(path)

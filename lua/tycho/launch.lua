@@ -1,5 +1,6 @@
 -- Reads the launcher's command line: a script, a subcommand, code, or the prompt. Returns the exit status.
 -- Knows nothing of what scripts and subcommands do with their arguments.
+require 'tycho.luajit'
 local lfs = require 'lfs'
 local nearest = require 'tycho.nearest'
 

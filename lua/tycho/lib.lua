@@ -4,6 +4,7 @@
 -- Memory. A storage is a Lua object that owns one C block. LuaJIT's collector does not see C bytes and a finalizer per tensor
 -- costs more than a small op, so storages are listed in a registry with weak references and dead ones are swept
 --   (a) at the end of tycho.scope, (b) when live bytes have grown by half, (c) before the byte limit or a failed allocation.
+require 'tycho.luajit'
 local ffi = require 'ffi'
 local M = {}
 
