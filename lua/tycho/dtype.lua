@@ -1,12 +1,27 @@
--- Element types: code (the C enum), bytes, C names and the library that computes with each.
+-- Element types: code (the C enum), bytes, C names and the library that computes with each; read(p, i) is element i at p as a Lua number.
 local ffi = require 'ffi'
 
+-- A negative NaN with a payload would pass for another Lua type (LuaJIT keeps its type tags in such patterns) and can crash the interpreter:
+-- the high words of floats are looked at first, and every such NaN becomes the plain one.
+local words = ffi.typeof('int32_t *')
+local function read_f32(p, i)
+  local word = ffi.cast(words, p)[i]
+  if word < 0 and word > -0x800000 then return 0 / 0 end
+  return p[i]
+end
+local function read_f64(p, i)
+  local word = ffi.cast(words, p)[2 * i + 1]
+  if word < 0 and word > -0x100000 then return 0 / 0 end
+  return p[i]
+end
+local function read_integer(p, i) return tonumber(p[i]) end
+
 local types = {
-  f32 = { code = 0, size = 4, pointer = ffi.typeof('float *'), lib = 'cpu', real = true },
-  f64 = { code = 1, size = 8, pointer = ffi.typeof('double *'), lib = 'cpu64', real = true },
-  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), lib = 'cpu' },
-  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), lib = 'cpu' },
-  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), lib = 'cpu' },
+  f32 = { code = 0, size = 4, pointer = ffi.typeof('float *'), lib = 'cpu', real = true, read = read_f32 },
+  f64 = { code = 1, size = 8, pointer = ffi.typeof('double *'), lib = 'cpu64', real = true, read = read_f64 },
+  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), lib = 'cpu', read = read_integer },
+  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), lib = 'cpu', read = read_integer },
+  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), lib = 'cpu', read = read_integer },
 }
 local M = { by_code = {} }
 for name, t in pairs(types) do

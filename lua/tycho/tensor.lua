@@ -102,11 +102,15 @@ function M.empty_image(shape, dtype)
   return allocate(c, count, dtype_of(dtype))
 end
 
--- A row-major tensor over a storage's bytes, from byte offset on. The caller has checked that it lies inside and is aligned.
-function M.from_storage(storage, offset, shape, dtype)
+-- A tensor over a storage's bytes, from byte offset on; stride: list in elements, row-major when nil. The caller has checked that it lies
+-- inside and is aligned.
+function M.from_storage(storage, offset, shape, dtype, stride)
   local c = struct()
-  set_shape(c, shape)
+  local count = set_shape(c, shape)
   set_dense_strides(c)
+  for i = 1, stride and count > 0 and #shape or 0 do
+    if shape[i] > 1 then c.stride[i - 1] = stride[i] end
+  end
   dtype = dtype_of(dtype)
   c.dtype = dtype.code
   c.data = ffi.cast('char *', storage.block) + offset
@@ -242,27 +246,21 @@ function Tensor:to(dtype)
   return M.copy_into(M.empty_like(self, dtype), M.alive(self, 'to'))
 end
 
--- A NaN with an odd payload is no Lua number at all (LuaJIT keeps its type tags in such patterns), so every NaN becomes the plain one.
-local function number(value)
-  value = tonumber(value)
-  return type(value) == 'number' and value == value and value or 0 / 0
-end
-
 -- The number in a tensor of one element.
 function Tensor:item()
   if self:numel() ~= 1 then raise(('item: expected one element, got shape %s'):format(M.shape_text(self))) end
-  return number(self:ptr()[0])
+  return self.type.read(self:ptr(), 0)
 end
 
-local function nest(pointer, c, dim, offset)
-  if dim == c.ndim then return number(pointer[offset]) end
+local function nest(read, pointer, c, dim, offset)
+  if dim == c.ndim then return read(pointer, offset) end
   local out = {}
   local stride = tonumber(c.stride[dim])
-  for i = 1, tonumber(c.shape[dim]) do out[i] = nest(pointer, c, dim + 1, offset + (i - 1) * stride) end
+  for i = 1, tonumber(c.shape[dim]) do out[i] = nest(read, pointer, c, dim + 1, offset + (i - 1) * stride) end
   return out
 end
 -- Nested Lua list of numbers (a number for a scalar). Lists count from 1.
-function Tensor:tolist() return nest(self:ptr(), self.c, 0, 0) end
+function Tensor:tolist() return nest(self.type.read, self:ptr(), self.c, 0, 0) end
 
 local function infer(value, shape)
   if type(value) == 'table' then

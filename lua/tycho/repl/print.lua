@@ -46,10 +46,10 @@ end
 
 local function summary(t)
   local flat = t:to('f64'):contiguous()
-  local p, n = flat:ptr(), flat:numel()
+  local p, n, read = flat:ptr(), flat:numel(), flat.type.read
   local low, high, sum, finite, bad = math.huge, -math.huge, 0, 0, 0
   for i = 0, n - 1 do
-    local v = p[i]
+    local v = read(p, i)
     if v ~= v then
       bad = bad + 1
     else
@@ -58,7 +58,8 @@ local function summary(t)
   end
   local mean, square = sum / finite, 0
   for i = 0, n - 1 do
-    if p[i] == p[i] then square = square + (p[i] - mean) ^ 2 end
+    local v = read(p, i)
+    if v == v then square = square + (v - mean) ^ 2 end
   end
   local nan = bad > 0 and ('  %d NaN'):format(bad) or ''
   if finite == 0 then return nan end
@@ -78,7 +79,7 @@ function M.tensor(t)
   local values = {}
   local function collect(dim, offset)
     if dim > #shape then
-      values[#values + 1] = tonumber(p[offset])
+      values[#values + 1] = t.type.read(p, offset)
       return
     end
     for _, i in ipairs(shown(shape[dim])) do
