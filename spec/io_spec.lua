@@ -9,7 +9,9 @@ local npy = require 'tycho.io.npy'
 local npz = require 'tycho.io.npz'
 local pt = require 'tycho.io.pt'
 local safetensors = require 'tycho.io.safetensors'
+local tensors = require 'tycho.io.tensors'
 local zip = require 'tycho.io.zip'
+ffi.cdef 'int raise(int signal);'
 
 local folder
 
@@ -42,6 +44,26 @@ local function assert_same(a, b)
   assert.are.equal(a.dtype, b.dtype)
   assert.are.same(a.shape, b.shape)
   assert.are.same(a:tolist(), b:tolist())
+end
+
+local function is_mapped(name)
+  local maps = assert(io.open('/proc/self/maps')):read('*a')
+  return maps:find(path(name), 1, true) ~= nil
+end
+
+-- Reading by read() must take no memory, give x, keep the file mapped as long as the tensor lives, and keep changes from the file.
+local function assert_stays_in_file(name, x, reading)
+  local live = lib.memory().registered
+  local got = reading()
+  assert.are.equal(live, lib.memory().registered)
+  assert.is_true(is_mapped(name))
+  assert.are.equal(x:sum():item(), got:sum():item())
+  got:fill_(0)
+  assert.are.equal(0, got:sum():item())
+  assert.are.equal(x:sum():item(), reading():sum():item())
+  got = nil -- luacheck: ignore
+  lib.collect()
+  assert.is_false(is_mapped(name))
 end
 
 local function samples()
@@ -92,6 +114,20 @@ describe('files', function()
       assert_refuses({ 'cannot write', 'char device' }, npy.save, '/dev/null', tensor.empty { 1 })
       assert_refuses({ 'cannot write', 'No such' }, npy.save, path 'none/x.npy', tensor.empty { 1 })
     end)
+    it('without a trace when the disk is full or Ctrl-C comes', function()
+      local command = ("trap '' XFSZ; ulimit -f 100; cd %s; ./tycho -e 'tycho.io.npy.save(\"%s\", tycho.ones{1000, 1000})' 2>&1")
+      local pipe = io.popen(command:format(lib.root, path 'large'))
+      local said = pipe:read('*a')
+      pipe:close()
+      assert.are.equal(('tycho: %s: cannot write: File too large\n'):format(path 'large'), said)
+      lib.on_interrupt('raise')
+      assert_refuses({ 'interrupted' }, file.write, path 'x', function(out)
+        ffi.C.raise(2)
+        out:write('x')
+      end)
+      lib.on_interrupt(nil)
+      for name in lfs.dir(folder) do assert.truthy(name == '.' or name == '..', name) end
+    end)
     it('read from files only', function()
       assert_refuses({ 'none.npy', 'No such' }, npy.load, path 'none.npy')
       assert_refuses({ folder }, pt.load, folder)
@@ -118,6 +154,10 @@ describe('files', function()
       npy.save_strings(path 'x', {})
       assert.are.same({}, npy.load(path 'x'))
       assert_refuses({ 'UTF-8' }, npy.save_strings, path 'x', { '\255' })
+      assert_refuses({ path 'x', 'list of strings', 'number' }, npy.save_strings, path 'x', { 1 })
+      local nested = { { 'a', 'b' }, { 'c', '' }, { 'd', 'e' }, shape = { 3, 2 } }
+      npz.save(path 'x', { nested = nested, list = list, single = { 'q', shape = {} } })
+      assert.are.same({ nested = nested, list = list, single = { 'q', shape = {} } }, npz.load(path 'x'))
     end)
     it('makes a NaN of any payload a number', function()
       local head = npy.encode(tensor.empty { 4 }):sub(1, -17)
@@ -129,6 +169,16 @@ describe('files', function()
       assert.are.equal(-math.huge, x[4])
       local y = npy.decode(npy.encode(tensor.empty({ 1 }, 'f64')):sub(1, -9) .. ('\255'):rep(8)):item()
       assert.is_true(type(y) == 'number' and y ~= y)
+      -- Every tag that such a pattern can hold; read as strings or tables, they would crash the collector.
+      local tags = {}
+      for i = 0, 31 do tags[i + 1] = file.put_u32(0xff801001 + i * 0x40000) end
+      local all = npy.decode(npy.encode(tensor.empty { 32 }):sub(1, -129) .. table.concat(tags))
+      jit.off(all.tolist, true)
+      local list, text = all:tolist(), tostring(all)
+      jit.on(all.tolist, true)
+      collectgarbage()
+      for i = 1, 32 do assert.is_true(type(list[i]) == 'number' and list[i] ~= list[i]) end
+      assert.truthy(text:find('32 NaN', 1, true))
     end)
     it('refuses u8 values that int64 cannot hold', function()
       local text = npy.encode(tensor.tensor({ -1 }, 'i64')):gsub('<i8', '<u8')
@@ -148,14 +198,38 @@ describe('files', function()
       assert.are.same({ 7, 7, 7 }, x:tolist())
       assert.are.equal(live, lib.memory().registered)
       assert.are.same({ 1, 2, 3 }, tensor.from_storage(file.map(path 'x'), 64, { 3 }, 'f32'):tolist())
-      local function mapped()
-        local maps = assert(io.open('/proc/self/maps')):read('*a')
-        return maps:find(path 'x', 1, true) ~= nil
-      end
-      assert.is_true(mapped())
+      assert.is_true(is_mapped 'x')
       storage, x = nil, nil -- luacheck: ignore
       lib.collect()
-      assert.is_false(mapped())
+      assert.is_false(is_mapped 'x')
+    end)
+    it('holds the tensors of every format when it is large, without a copy', function()
+      local x = tensor.arange(300000)
+      for format, write_it in pairs {
+        npy = function(name) npy.save(name, x) end, npz = function(name) npz.save(name, { x = x }) end,
+        pt = function(name) pt.save(name, pt.dict { { 'x', x } }) end, safetensors = function(name) safetensors.save(name, { x = x }) end,
+      } do
+        local name = 'x.' .. format
+        write_it(path(name))
+        assert_stays_in_file(name, x, function()
+          local value = tensors.load(path(name))
+          return tensor.is_tensor(value) and value or value:get 'x'
+        end)
+      end
+    end)
+    it('is let go where it is small, or its tensors are compressed or unaligned', function()
+      local x = tensor.arange(300000)
+      npy.save(path 'small', x:narrow(0, 0, 100))
+      npz.save(path 'deflated', { x = x }, { compress = true })
+      safetensors.save(path 'aligned', { x = x })
+      local bytes = read 'aligned'
+      local length = tonumber(file.u64(ffi.cast('const uint8_t *', bytes)))
+      write('unaligned', file.put_u64(length + 1) .. bytes:sub(9, 8 + length) .. ' ' .. bytes:sub(9 + length))
+      local got = { npy.load(path 'small'), npz.load(path 'deflated').x, safetensors.load(path 'unaligned'):get 'x' }
+      for _, name in ipairs { 'small', 'deflated', 'unaligned' } do assert.is_false(is_mapped(name)) end
+      assert.are.equal(4950, got[1]:sum():item())
+      assert_same(x, got[2])
+      assert_same(x, got[3])
     end)
   end)
 
@@ -228,6 +302,24 @@ describe('files', function()
         assert_same(x, pt.load(path 'x.pt'):get(name))
       end
     end)
+    it('keeps tensors that share a storage in the file sharing one', function()
+      for _, layout in ipairs { 'zip', 'legacy' } do
+        local got = pt.load(('%s/spec/golden/ptfiles/valid/shared_storage_%s.pt'):format(lib.root, layout))
+        got:get('a'):fill_(7)
+        assert.are.same({ 7, 7, 7 }, got:get('whole'):narrow(0, 0, 3):tolist())
+        assert.are.same({ 7, 7, 7, 7, 7 }, got:get('b'):select(0, 0):tolist())
+        local strided = pt.load(('%s/spec/golden/ptfiles/valid/strides_%s.pt'):format(lib.root, layout))
+        assert.is_true(strided:get('channels_last'):is_image())
+      end
+    end)
+    it('reads the strings of Python 2', function()
+      zip.write(path 'x', function(archive) archive:add('archive/data.pkl', '\128\2}(U\1aT\2\0\0\0bcu.') end)
+      assert.are.equal('bc', pt.load(path 'x'):get 'a')
+    end)
+    it('keeps control characters of a file from the terminal', function()
+      zip.write(path 'x', function(archive) archive:add('archive/data.pkl', '\128\2cos\27[31m\nsystem\n.') end)
+      assert_refuses({ 'os?[31m.system' }, pt.load, path 'x')
+    end)
     it('writes the same bytes for the same values, with storages at multiples of 64', function()
       local x = samples()
       pt.save(path 'a', pt.dict { { 'w', x.f32 }, { 'v', x.f64 } })
@@ -276,6 +368,43 @@ describe('files', function()
       end
       assert_refuses({ 'claims a header' }, safetensors.load, write('x', ('\255'):rep(9)))
       assert_refuses({ 'shorter' }, safetensors.load, write('x', ''))
+    end)
+  end)
+
+  describe('any format', function()
+    it('is known by what a file holds, whatever its name', function()
+      local x = tensor.tensor { 1, 2 }
+      npy.save(path 'a.pt', x)
+      npz.save(path 'b.npy', { x = x })
+      pt.save(path 'c', pt.dict { { 'x', x } })
+      safetensors.save(path 'd.npz', { x = x }, { note = 'n' })
+      local formats = {}
+      for i, name in ipairs { 'a.pt', 'b.npy', 'c', 'd.npz' } do
+        local value, metadata, format = tensors.load(path(name))
+        formats[i] = format
+        assert_same(x, tensor.is_tensor(value) and value or value:get 'x')
+        assert.are.equal(i == 4 and 'n' or nil, metadata.note)
+      end
+      assert.are.same({ 'npy', 'npz', 'pt', 'safetensors' }, formats)
+      assert_refuses({ path 'text', '.safetensors' }, tensors.load, write('text', 'some text'))
+      assert_refuses({ path 'cut', 'cut off' }, tensors.load, write('cut', read('c'):sub(1, -10)))
+    end)
+    it('lists nested values flat and names what a format has no place for', function()
+      local x = tensor.tensor { 1, 2 }
+      local value = pt.dict { { 'model', pt.dict { { 'w', x } } }, { 'groups', { pt.dict { { 'lr', 0.1 }, { 'params', { 0, 1 } } } } },
+        { pt.tuple { 1, 2 }, pt.none }, { 7, true } }
+      local names = {}
+      for i, entry in ipairs(tensors.entries(value, 'x')) do names[i] = entry[1] end
+      assert.are.same({ 'model/w', 'groups/0/lr', 'groups/0/params', '(1, 2)', '7' }, names)
+      assert.are.same({}, tensors.save(path 'x.pt', value, {}))
+      assert.are.same({ 'groups/0/lr', 'groups/0/params', '(1, 2)', '7' }, tensors.save(path 'x.safetensors', value, { note = 'n' }))
+      local back, metadata = tensors.load(path 'x.safetensors')
+      assert_same(x, back:get 'model/w')
+      assert.are.same({ note = 'n' }, metadata)
+      assert.are.same({ 'metadata note' }, tensors.save(path 'x.npz', back, metadata))
+      assert_same(x, npz.load(path 'x.npz')['model/w'])
+      assert_refuses({ 'x.txt', '.safetensors' }, tensors.save, path 'x.txt', value, {})
+      assert_refuses({ 'here', 'a/b' }, tensors.entries, pt.dict { { 'a/b', 1 }, { 'a', pt.dict { { 'b', 2 } } } }, 'here')
     end)
   end)
 

@@ -112,13 +112,17 @@ end
 
 local interrupt_mode
 
--- mode 'raise': Ctrl-C raises 'interrupted' in the next op (the prompt); 'flag': M.interrupted() tells (training loops);
+-- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells (training loops);
 -- nil: the system's default, the process ends.
 function M.on_interrupt(mode)
   interrupt_mode = mode
   M.cpu.ty_catch_interrupts(mode and 1 or 0)
 end
 function M.interrupted() return M.cpu.ty_interrupted() ~= 0 end
+local function check_interrupt()
+  if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
+end
+M.check_interrupt = check_interrupt
 
 -- ---- storage ----
 
@@ -204,7 +208,7 @@ end
 
 -- A new storage of bytes, uninitialised.
 function M.storage(bytes, lib)
-  if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
+  check_interrupt()
   local block
   if live - swept_live > GROWTH and live > 1.5 * swept_live then M.collect() end
   if live + bytes <= limit then block = lib.ty_alloc(bytes) end

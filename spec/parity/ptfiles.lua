@@ -1,6 +1,7 @@
 -- Checks the file readers on a folder of recorded files: valid/ (.pt), npy/ (.npy, .npz) and their expected.json must be read to the
--- last bit, corrupt/ and npy/corrupt/ must be refused with one sentence, quickly and without taking memory.
+-- last bit, corrupt/ and npy/corrupt/ must be refused with one sentence, quickly and without taking memory. Each of the four may be absent.
 local json = require 'dkjson'
+local lfs = require 'lfs'
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local pt = require 'tycho.io.pt'
@@ -47,12 +48,16 @@ local dtypes = { f16 = 'f32', bf16 = 'f32', f32 = 'f32', f64 = 'f64', i8 = 'i32'
 -- Number of differing values; a difference of structure raises.
 local function compare_tensor(expected, got, dtype)
   assert(tensor.is_tensor(got), 'expected a tensor')
-  assert(got.dtype == dtype, 'expected dtype ' .. dtype .. ', got ' .. got.dtype)
+  assert(dtype and got.dtype == dtype, 'expected dtype ' .. tostring(dtype) .. ', got ' .. got.dtype)
   assert(table.concat(got.shape, ',') == table.concat(expected.shape, ','), 'shape')
-  assert(got:numel() == #expected.values and got:is_contiguous(), 'number of values')
-  local wrong, p = 0, got:ptr()
+  assert(got:numel() == #expected.values, 'number of values')
+  for i, stride in ipairs(expected.stride_in_file or {}) do
+    assert(got:numel() == 0 or got:size(i - 1) == 1 or got:stride(i - 1) == stride, 'stride')
+  end
+  got = tensor.dense(got)
+  local wrong, p, read = 0, got:ptr(), got.type.read
   for i, value in ipairs(expected.values) do
-    if not same_number(value, p[i - 1]) then wrong = wrong + 1 end
+    if not same_number(value, dtype == 'i64' and p[i - 1] or read(p, i - 1)) then wrong = wrong + 1 end
   end
   return wrong
 end
@@ -96,13 +101,31 @@ function compare(expected, got)
   return got == expected.value and 0 or 1
 end
 
+-- The bytes that Python shows as b'...'.
+local function python_bytes(text)
+  local inside = text:match("^b'(.*)'$") or text:match('^b"(.*)"$')
+  local plain = { n = '\n', r = '\r', t = '\t' }
+  return (inside:gsub('\\(.)(%x?%x?)', function(letter, hex)
+    if letter == 'x' then return string.char(tonumber(hex, 16)) end
+    return (plain[letter] or letter) .. hex
+  end))
+end
+
+local function flat(list, out)
+  for i = 1, #list do
+    if type(list[i]) == 'table' then flat(list[i], out) else out[#out + 1] = list[i] end
+  end
+  return out
+end
+
 local function compare_array(expected, got)
-  local dtype = npy_dtypes[expected.dtype:sub(2)]
-  if dtype then return compare_tensor(expected, got, dtype) end
-  local wrong = #got == #expected.values and 0 or 1
+  local letter = expected.dtype:match('[US]')
+  if not letter then return compare_tensor(expected, got, npy_dtypes[expected.dtype:sub(2)]) end
+  assert(table.concat(got.shape or { #got }, ',') == table.concat(expected.shape, ','), 'shape')
+  local strings, wrong = flat(got, {}), 0
+  assert(#strings == #expected.values, 'number of values')
   for i, value in ipairs(expected.values) do
-    if expected.dtype:match('S') then value = value:match("^b'(.*)'$") end
-    if got[i] ~= value then wrong = wrong + 1 end
+    if strings[i] ~= (letter == 'S' and python_bytes(value) or value) then wrong = wrong + 1 end
   end
   return wrong
 end
@@ -111,7 +134,14 @@ end
 
 local function load(path)
   local kind = path:match('%.(%w+)$')
-  return (kind == 'pt' and pt or kind == 'npz' and npz or npy).load(path)
+  return (kind == 'npy' and npy or kind == 'npz' and npz or pt).load(path)
+end
+
+-- The expectations of the folder, and their names in order; none when the folder is absent.
+local function expectations(folder)
+  if lfs.attributes(folder, 'mode') ~= 'directory' then return {}, {} end
+  local expected = read_json(folder .. '/expected.json')
+  return expected, sorted_keys(expected)
 end
 
 -- dir: a folder with valid/, corrupt/ and npy/. report(name, error, tolerance, ok) is called once for every file; error is the number of
@@ -121,15 +151,16 @@ return function(dir, report)
     local ok, wrong = pcall(fn)
     report(name, wrong, 0, ok and wrong == 0)
   end
-  local valid = read_json(dir .. '/valid/expected.json')
-  for _, name in ipairs(sorted_keys(valid)) do
+  local valid, names = expectations(dir .. '/valid')
+  for _, name in ipairs(names) do
     check('valid/' .. name, function() return compare(valid[name].content, load(dir .. '/valid/' .. name)) end)
   end
-  local arrays = read_json(dir .. '/npy/expected.json')
-  for _, name in ipairs(sorted_keys(arrays)) do
+  local arrays
+  arrays, names = expectations(dir .. '/npy')
+  for _, name in ipairs(names) do
     check('npy/' .. name, function()
       local got = load(dir .. '/npy/' .. name)
-      if not name:match('%.npz$') then return compare_array(arrays[name], got) end
+      if arrays[name].values then return compare_array(arrays[name], got) end
       local wrong = 0
       for key, expected in pairs(arrays[name]) do
         if type(expected) == 'table' then wrong = wrong + compare_array(expected, got[key]) end
@@ -138,7 +169,8 @@ return function(dir, report)
     end)
   end
   for _, folder in ipairs { 'corrupt/', 'npy/corrupt/' } do
-    for _, name in ipairs(sorted_keys(read_json(dir .. '/' .. folder .. 'expected.json'))) do
+    _, names = expectations(dir .. '/' .. folder)
+    for _, name in ipairs(names) do
       check(folder .. name, function()
         local path = dir .. '/' .. folder .. name
         lib.collect()

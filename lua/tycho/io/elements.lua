@@ -1,11 +1,15 @@
--- Arrays in files: every element type that the formats know, made into dense tensors of f32, f64, i64, i32 or u8.
+-- Arrays in files: every element type that the formats know, made into tensors of f32, f64, i64, i32 or u8.
 -- Lossless: f16 and bf16 become f32, bool u8, i8, i16 and u16 i32, u32 and u64 i64 (larger values are refused).
+-- What a tensor can use as it stands (aligned, in a file of 1 MiB or more) stays in the mapped file: no copy, and changes stay in memory.
 local ffi = require 'ffi'
+local dtypes = require 'tycho.dtype'
 local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
 local fail = file.fail
 
 local M = {}
+
+local LEAST_MAPPED = 2^20 -- bytes of a file; of smaller ones, thousands may be read, and the system allows only so many mappings
 
 -- Floats are moved as bits: a NaN with a payload, read through the FFI as a number, could pass for another Lua type.
 local halves -- float bits of every half
@@ -54,9 +58,8 @@ local kinds = {
   u8 = { 1, 'u8', 'uint8_t', 'uint8_t', same },
   bool = { 1, 'u8', 'uint8_t', 'uint8_t', flag },
 }
-local result_bytes = { f64 = 8, f32 = 4, i64 = 8, i32 = 4, u8 = 1 }
 for name, k in pairs(kinds) do
-  M[name] = { name = name, size = k[1], dtype = k[2], result_size = result_bytes[k[2]], from = ffi.typeof(k[3] .. ' *'),
+  M[name] = { name = name, size = k[1], dtype = k[2], result_size = dtypes[k[2]].size, from = ffi.typeof(k[3] .. ' *'),
     to = ffi.typeof(k[4] .. ' *'), convert = k[5], plain = k[5] == same and k[3] == k[4] }
 end
 
@@ -82,72 +85,52 @@ function M.dense_stride(shape)
   return stride
 end
 
-local function copy_strided(to, from, shape, stride, convert)
-  local n = #shape
-  local inner, step = shape[n] or 1, stride[n] or 1
-  local at, base, done, total = {}, 0, 0, 1
-  for i = 1, n do at[i], total = 0, total * shape[i] end
-  while done < total do
-    for i = 0, inner - 1 do to[done + i] = convert(from[base + i * step]) end
-    done = done + inner
-    for i = n - 1, 1, -1 do
-      at[i], base = at[i] + 1, base + stride[i]
-      if at[i] < shape[i] then break end
-      at[i], base = 0, base - shape[i] * stride[i]
-    end
-  end
+local function is_aligned(bytes, size) return tonumber(ffi.cast('uintptr_t', bytes) % size) == 0 end
+
+local function convert_all(to, from, count, convert)
+  for i = 0, count - 1 do to[i] = convert(from[i]) end
 end
 
--- Makes every NaN positive: those are safe to read as Lua numbers, whatever their payload.
-local function tame(t)
-  local p, count = ffi.cast('int32_t *', t:ptr()), t:numel()
-  if t.dtype == 'f32' then
-    for i = 0, count - 1 do
-      local bits = p[i]
-      if bits < 0 and bits > -0x800000 then p[i] = bits + 0x80000000 end
-    end
-  elseif t.dtype == 'f64' then
-    for i = 1, 2 * count - 1, 2 do
-      local high = p[i]
-      if high < 0 and (high > -0x100000 or high == -0x100000 and p[i - 1] ~= 0) then p[i] = high + 0x80000000 end
-    end
-  end
-  return t
-end
-
--- Dense tensor of the elements at bytes (uint8_t*; little-endian, possibly unaligned) of a kind (M.f32, ...), with shape and
--- stride (in elements, nil = row-major). The caller has checked that all of them lie inside the file.
-function M.read(bytes, kind, shape, stride, where)
-  local t = tensor.empty(shape, kind.dtype)
-  if kind.plain and not stride then
-    ffi.copy(t:ptr(), bytes, t:numel() * kind.size)
+-- A storage of the count elements of a kind (M.f32, ...) at bytes (uint8_t *; little-endian), in the kind's tensor dtype. mapping: the file
+-- that bytes lie in, nil when they will not last. The caller has checked that all of them lie inside the file.
+function M.storage(bytes, kind, count, mapping, where)
+  if kind.plain and mapping and mapping.size >= LEAST_MAPPED and is_aligned(bytes, kind.size) then return mapping:storage(bytes) end
+  local storage = tensor.empty({ count }, kind.dtype).storage
+  if kind.plain then
+    ffi.copy(storage.block, bytes, count * kind.size)
   else
-    local to, from = ffi.cast(kind.to, t:ptr()), ffi.cast(kind.from, bytes)
-    local ok, why = pcall(copy_strided, to, from, shape, stride or M.dense_stride(shape), kind.convert)
+    local ok, why = pcall(convert_all, ffi.cast(kind.to, storage.block), ffi.cast(kind.from, bytes), count, kind.convert)
     if why == too_large then fail(where, 'values of 2^63 and more do not fit int64') end
     if not ok then error(why, 0) end
   end
-  return tame(t)
+  return storage
 end
 
--- M.read of big-endian elements.
-function M.read_swapped(bytes, kind, shape, stride, where)
-  local size = M.count(shape, where) * kind.size
-  return file.with_block(size, function(copy)
+local in_file = setmetatable({}, { __mode = 'k' })
+
+-- Tensor over a storage that M.storage made, from element offset on; stride in elements, row-major when nil.
+function M.view(storage, kind, offset, shape, stride)
+  local t = tensor.from_storage(storage, offset * kind.result_size, shape, kind.dtype, stride)
+  in_file[t] = kind.name
+  return t
+end
+
+-- Name of the element type that t had in the file that it was read from, t.dtype for others.
+function M.dtype_in_file(t) return in_file[t] or t.dtype end
+
+-- Tensor of the elements at bytes; see M.storage. big: big-endian ones.
+function M.read(bytes, kind, shape, stride, mapping, where, big)
+  local count = M.count(shape, where)
+  if not big then return M.view(M.storage(bytes, kind, count, mapping, where), kind, 0, shape, stride) end
+  return file.with_block(count * kind.size, function(copy)
     local last = kind.size - 1
-    for i = 0, size - 1, kind.size do
+    for i = 0, count * kind.size - 1, kind.size do
       for j = 0, last do copy[i + j] = bytes[i + last - j] end
     end
-    return M.read(copy, kind, shape, stride, where)
+    return M.read(copy, kind, shape, stride, nil, where)
   end)
 end
 
--- x itself when its memory is row-major without gaps, else such a copy.
-function M.dense(x)
-  if x:is_contiguous() then return x end
-  return tensor.empty(x.shape, x.dtype):copy_(x)
-end
-
-function M.bytes(x) return x:numel() * result_bytes[x.dtype] end
+function M.bytes(x) return x:numel() * x.type.size end
 
 return M

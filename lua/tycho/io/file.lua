@@ -1,4 +1,4 @@
--- Files as bytes: read-only mappings, atomic writes, unaligned little-endian fields. Knows no format.
+-- Files as bytes: mappings, atomic writes, unaligned little-endian fields. Knows no format.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
@@ -20,9 +20,11 @@ local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 
 local M = {}
 
--- Raises one sentence: where (a file, or a file and the part of it), then the formatted rest.
+-- Raises one sentence: where (a file, or a file and the part of it), then the formatted rest. Control characters, which names in a foreign
+-- file may hold, do not reach the terminal.
 function M.fail(where, message, ...)
-  error(('%s: %s'):format(where, select('#', ...) > 0 and message:format(...) or message), 0)
+  local text = ('%s: %s'):format(where, select('#', ...) > 0 and message:format(...) or message)
+  error((text:gsub('%c', '?')), 0)
 end
 local fail = M.fail
 
@@ -32,7 +34,17 @@ local function finish(cleanup, ok, ...)
   return ...
 end
 
-local function map(path, protection)
+-- A mapped file: bytes (uint8_t *) and size. Pages are read when touched, a change stays in memory. Unmapped when neither with_mapping nor a
+-- storage uses it; the file must keep its length until then.
+local Mapping = {}
+Mapping.__index = Mapping
+
+local function try_to_map(file, size)
+  local address = C.mmap(nil, size, PROT_READ + PROT_WRITE, MAP_PRIVATE + MAP_NORESERVE, C.fileno(file), 0)
+  if ffi.cast('intptr_t', address) ~= -1 then return address end
+end
+
+local function open(path)
   local file, why = io.open(path, 'rb')
   if not file then error('cannot read ' .. why, 0) end
   local size = file:seek('end')
@@ -42,31 +54,43 @@ local function map(path, protection)
   end
   local address
   if size > 0 then
-    address = C.mmap(nil, size, protection, MAP_PRIVATE + MAP_NORESERVE, C.fileno(file), 0)
-    local number = ffi.errno()
-    if ffi.cast('intptr_t', address) == -1 then
-      file:close()
-      error(('cannot read %s: %s'):format(path, ffi.string(C.strerror(number))), 0)
+    address = try_to_map(file, size)
+    if not address then -- mappings that nothing uses any more may fill the system's table
+      lib.collect()
+      address = try_to_map(file, size)
     end
   end
+  local number = ffi.errno()
   file:close()
-  return address, size
+  if size > 0 and not address then error(('cannot read %s: %s'):format(path, ffi.string(C.strerror(number))), 0) end
+  local bytes = address and ffi.cast('uint8_t *', address) or ffi.new('uint8_t[1]')
+  return setmetatable({ bytes = bytes, size = size, address = address, users = 1 }, Mapping)
 end
 
--- Calls fn(bytes, size) with path mapped as uint8_t* and returns its results. The bytes die with the call.
+function Mapping:close()
+  self.users = self.users - 1
+  if self.users == 0 and self.address then C.munmap(self.address, self.size) end
+end
+
+-- A storage over the bytes from pointer on, for tensor.from_storage.
+function Mapping:storage(pointer)
+  self.users = self.users + 1
+  return lib.adopt(pointer, function() self:close() end)
+end
+
+-- Calls fn(bytes, size, mapping) with path mapped and returns its results. The bytes die with the call, but for those that
+-- mapping:storage(pointer) has made a storage of.
 function M.with_mapping(path, fn)
-  local address, size = map(path, PROT_READ)
-  return finish(function()
-    if address then C.munmap(address, size) end
-  end, pcall(fn, address and ffi.cast('uint8_t *', address) or ffi.new('uint8_t[1]'), size))
+  local mapping = open(path)
+  return finish(function() mapping:close() end, pcall(fn, mapping.bytes, mapping.size, mapping))
 end
 
--- A storage over the bytes of path (for tensor.from_storage), and their number: pages are read when touched, a change stays in memory. The file
--- must keep its length while the storage lives.
+-- A storage over all bytes of path, and their number.
 function M.map(path)
-  local address, size = map(path, PROT_READ + PROT_WRITE)
-  if not address then return lib.adopt(ffi.new('uint8_t[1]'), function() end), 0 end
-  return lib.adopt(address, function() C.munmap(address, size) end), size
+  local mapping = open(path)
+  local storage = mapping:storage(mapping.bytes)
+  mapping:close()
+  return storage, mapping.size
 end
 
 -- Calls fn(block) with size fresh bytes outside Lua's heap and returns its results. The bytes die with the call.
@@ -81,6 +105,7 @@ Writer.__index = Writer
 
 -- Appends a string, or size bytes at a pointer.
 function Writer:write(data, size)
+  lib.check_interrupt()
   size = size or #data
   if size > 0 and C.fwrite(data, 1, size, self.file) ~= size then
     fail(self.path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))

@@ -1,5 +1,6 @@
--- NumPy's .npy arrays: numbers to tensors, '<U' and 'S' arrays to Lua lists of strings. The header is parsed, never evaluated;
--- object arrays (pickles) and structured types are refused. Format: numpy.lib.format, versions 1 to 3; version 1 is written.
+-- NumPy's .npy arrays: numbers to tensors (Fortran order by their strides; see elements.lua for what stays in the mapped file), '<U' and 'S'
+-- arrays to Lua lists of strings. The header is parsed, never evaluated; object arrays (pickles) and structured types are refused.
+-- Format: numpy.lib.format, versions 1 to 3; version 1 is written.
 local ffi = require 'ffi'
 local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
@@ -94,8 +95,8 @@ local function fortran_stride(shape)
   return stride
 end
 
--- The array in size bytes; where names it in errors.
-function M.parse(bytes, size, where)
+-- The array in size bytes; where names it in errors; mapping: the mapped file that they lie in, nil when they will not last.
+function M.parse(bytes, size, where, mapping)
   if size < 10 or ffi.string(bytes, 6) ~= '\147NUMPY' then fail(where, 'not a .npy array: it must begin with \\x93NUMPY') end
   local version = bytes[6]
   if version < 1 or version > 3 or bytes[7] ~= 0 then fail(where, '.npy versions 1 to 3 are supported, found %d.%d', version, bytes[7]) end
@@ -124,10 +125,7 @@ function M.parse(bytes, size, where)
   end
   local stride = header.fortran_order and #header.shape > 1 and fortran_stride(header.shape) or nil
   local big = order == '>'
-  if kind then
-    local read = big and elements.read_swapped or elements.read
-    return read(bytes, kind, header.shape, stride, where)
-  end
+  if kind then return elements.read(bytes, kind, header.shape, stride, mapping, where, big) end
   if item == 0 and count > 2^20 then fail(where, '%.0f empty strings are not plausible', count) end
   local width = tonumber(digits)
   local function string_at(i)
@@ -143,7 +141,7 @@ end
 -- A tensor, or a list of strings: UTF-8 for 'U' arrays, bytes for 'S'. Arrays of strings that do not have exactly one dim
 -- are nested lists with their sizes in field shape.
 function M.load(path)
-  return file.with_mapping(path, function(bytes, size) return M.parse(bytes, size, path) end)
+  return file.with_mapping(path, function(bytes, size, mapping) return M.parse(bytes, size, path, mapping) end)
 end
 
 -- The same from a string of bytes; name is used in errors.
@@ -163,21 +161,6 @@ local function header(description, shape)
   text = text .. (' '):rep(-(#text + 11) % 64) .. '\n'
   return '\147NUMPY\1\0' .. file.put_u16(#text) .. text
 end
-function M.header(x) return header(descriptions[x.dtype], x.shape) end
-
-function M.encode(x)
-  x = elements.dense(x)
-  return M.header(x) .. ffi.string(x:ptr(), elements.bytes(x))
-end
-
-function M.save(path, x)
-  if not tensor.is_tensor(x) then error(('npy.save: expected a tensor, got %s'):format(type(x)), 2) end
-  x = elements.dense(x)
-  file.write(path, function(out)
-    out:write(M.header(x))
-    out:write(x:ptr(), elements.bytes(x))
-  end)
-end
 
 local function code_points(text, where)
   local out = {}
@@ -195,21 +178,61 @@ local function code_points(text, where)
   return out
 end
 
--- One-dimensional '<U' array of a Lua list of UTF-8 strings, padded to the longest.
-function M.save_strings(path, list)
-  local codes, width = {}, 1
-  for i, text in ipairs(list) do
-    codes[i] = code_points(text, path)
+local function collect_strings(value, out)
+  if type(value) ~= 'table' then out[#out + 1] = value end
+  for i = 1, type(value) == 'table' and #value or 0 do collect_strings(value[i], out) end
+  return out
+end
+
+-- The '<U' array of a list as M.load returns them, padded to the longest.
+local function string_pieces(list, where)
+  local strings, codes, width = collect_strings(list, {}), {}, 1
+  for i, text in ipairs(strings) do
+    if type(text) ~= 'string' then fail(where, 'expected a tensor or a list of strings, found a %s in the list', type(text)) end
+    codes[i] = code_points(text, where)
     width = math.max(width, #codes[i])
   end
+  local pieces = { header('<U' .. width, list.shape or { #list }) }
+  for i = 1, #codes do
+    local row = {}
+    for j = 1, width do row[j] = file.put_u32(codes[i][j] or 0) end
+    pieces[i + 1] = table.concat(row)
+  end
+  return pieces
+end
+
+-- The bytes of an array, a tensor or a list of UTF-8 strings, in pieces for zip's archive:add; where names it in errors.
+function M.pieces(x, where)
+  if not tensor.is_tensor(x) then
+    if type(x) ~= 'table' then fail(where, 'expected a tensor or a list of strings, got a %s', type(x)) end
+    return string_pieces(x, where)
+  end
+  x = tensor.dense(x)
+  return { header(descriptions[x.dtype], x.shape), { bytes = x:ptr(), size = elements.bytes(x), tensor = x } }
+end
+
+-- The same as a string.
+function M.encode(x)
+  local out = {}
+  for i, piece in ipairs(M.pieces(x, 'npy.encode')) do out[i] = type(piece) == 'string' and piece or ffi.string(piece.bytes, piece.size) end
+  return table.concat(out)
+end
+
+local function save(path, x)
+  local pieces = M.pieces(x, path)
   file.write(path, function(out)
-    out:write(header('<U' .. width, { #list }))
-    for i = 1, #codes do
-      local row = {}
-      for j = 1, width do row[j] = file.put_u32(codes[i][j] or 0) end
-      out:write(table.concat(row))
+    for _, piece in ipairs(pieces) do
+      if type(piece) == 'string' then out:write(piece) else out:write(piece.bytes, piece.size) end
     end
   end)
 end
+
+function M.save(path, x)
+  if not tensor.is_tensor(x) then error(('npy.save: expected a tensor, got %s'):format(type(x)), 2) end
+  save(path, x)
+end
+
+-- A Lua list of UTF-8 strings as a '<U' array, padded to the longest; of list.shape where the list is nested, as M.load returns them.
+function M.save_strings(path, list) save(path, list) end
 
 return M

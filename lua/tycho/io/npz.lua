@@ -1,5 +1,4 @@
 -- NumPy's .npz: a zip archive of .npy arrays.
-local ffi = require 'ffi'
 local file = require 'tycho.io.file'
 local zip = require 'tycho.io.zip'
 local npy = require 'tycho.io.npy'
@@ -8,27 +7,25 @@ local M = {}
 
 -- Table name -> tensor (or list of strings), all read.
 function M.load(path)
-  return file.with_mapping(path, function(bytes, size)
+  return file.with_mapping(path, function(bytes, size, mapping)
     local out = {}
-    for _, entry in ipairs(zip.open(bytes, size, path)) do
+    for _, entry in ipairs(zip.open(bytes, size, path, mapping)) do
       local name = entry.name:match('^(.*)%.npy$')
       if not name then file.fail(entry.where, 'an .npz holds only .npy arrays') end
-      out[name] = zip.read(entry, function(data) return npy.parse(data, entry.size, entry.where) end)
+      out[name] = zip.read(entry, function(data, source) return npy.parse(data, entry.size, entry.where, source) end)
     end
     return out
   end)
 end
 
--- Writes a table name -> tensor, in the order of the names. options.compress = true deflates.
+-- Writes a table name -> tensor or list of strings, in the order of the names. options.compress = true deflates. Data that is not deflated is
+-- aligned, so that it can be used where it lies.
 function M.save(path, arrays, options)
-  local names = {}
+  local names, how = {}, { compress = options and options.compress, align = 64 }
   for name in pairs(arrays) do names[#names + 1] = name end
   table.sort(names)
   zip.write(path, function(archive)
-    for _, name in ipairs(names) do
-      local text = npy.encode(arrays[name])
-      archive:add(name .. '.npy', ffi.cast('const uint8_t *', text), #text, options)
-    end
+    for _, name in ipairs(names) do archive:add(name .. '.npy', npy.pieces(arrays[name], path .. ': ' .. name), how) end
   end)
 end
 

@@ -169,6 +169,8 @@ ops[0x47] = function(m)
   if special then double.bytes[7] = 127 end
   m:push(special and double.value == math.huge and -math.huge or double.value)
 end
+ops[0x55] = function(m) m:push(m:text(m:take(1)[0])) end -- the strings of Python 2
+ops[0x54] = function(m) m:push(m:text(u32(m:take(4)))) end
 ops[0x8c] = function(m) m:push(m:text(m:take(1)[0])) end
 ops[0x58] = function(m) m:push(m:text(u32(m:take(4)))) end
 ops[0x8d] = function(m) m:push(m:text(file.u64(m:take(8)))) end

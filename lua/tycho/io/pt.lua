@@ -1,9 +1,11 @@
--- PyTorch's .pt files. Reading: zip and legacy layouts, by a pickle machine that can run nothing, memory-mapped, every size
--- checked against the file before memory is taken. Writing: the zip layout, which torch.load(weights_only=True) reads.
+-- PyTorch's .pt files. Reading: zip and legacy layouts, by a pickle machine that can run nothing, every size checked against the file before
+-- memory is taken. Writing: the zip layout, which torch.load(weights_only=True) reads.
 --
 -- Python values become: dict and OrderedDict -> Dict (d:get(key), for k, v in d:pairs(), d.keys, d.values; order kept), list -> Lua list,
--- tuple -> Lua list marked by is_tuple, None -> pt.none, int -> number (int64 when beyond 2^53), tensors -> dense tensors
--- (f16, bf16 -> f32; bool -> u8; i8, i16 -> i32). Does not read TorchScript, whole modules, tar files or sharded checkpoints.
+-- tuple -> Lua list marked by is_tuple, None -> pt.none, int -> number (int64 when beyond 2^53), tensors -> tensors (f16, bf16 -> f32;
+-- bool -> u8; i8, i16 -> i32). As in PyTorch, tensors keep their strides, and those that view one storage in the file share one here: a
+-- change of one shows in the others, never in the file. Storages lie in the mapped file where elements.lua allows it. Writing stores each
+-- tensor by itself, row-major. Does not read TorchScript, whole modules, tar files or sharded checkpoints.
 local ffi = require 'ffi'
 local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
@@ -17,7 +19,7 @@ local M = { none = python.none, dict = python.dict, is_dict = python.is_dict, tu
 
 local DEEPEST = 100
 local MOST_LEAVES = 1e7
--- Views may repeat a storage (expanded tensors); what they need beyond four times the storages' bytes is bounded.
+-- Views may repeat a storage (expanded tensors), to four times its size or to this many bytes.
 local REPEATED_BYTES = 256 * 2^20
 
 -- ---- what a pickle may name ----
@@ -51,11 +53,18 @@ local function pend(args, where)
   if count > 0 and last >= storage.numel or offset > storage.numel then
     fail(where, 'a tensor of size (%s) reaches beyond its storage of %.0f elements', table.concat(size, ', '), storage.numel)
   end
-  return setmetatable({ storage = storage, offset = offset, size = size, stride = stride, count = count }, Pending)
+  if count > 4 * storage.numel and count * storage.kind.result_size > REPEATED_BYTES then
+    fail(where, 'a tensor repeats %.0f elements to size (%s), which is not plausible', storage.numel, table.concat(size, ', '))
+  end
+  return setmetatable({ storage = storage, offset = offset, size = size, stride = stride }, Pending)
 end
 
 local function globals_for(where)
   local function rebuild(args) return pend(args, where) end
+  local function rebuild_parameter(args)
+    if getmetatable(args[1]) ~= Pending then fail(where, 'a parameter without a tensor') end
+    return args[1]
+  end
   local globals = {
     ['collections OrderedDict'] = pickle.global { call = function(args)
       local d = python.dict()
@@ -68,10 +77,8 @@ local function globals_for(where)
     end },
     ['torch._utils _rebuild_tensor'] = pickle.global { call = rebuild },
     ['torch._utils _rebuild_tensor_v2'] = pickle.global { call = rebuild },
-    ['torch._utils _rebuild_parameter'] = pickle.global { call = function(args)
-      if getmetatable(args[1]) ~= Pending then fail(where, 'a parameter without a tensor') end
-      return args[1]
-    end },
+    ['torch._utils _rebuild_parameter'] = pickle.global { call = rebuild_parameter },
+    ['torch._utils _rebuild_parameter_with_state'] = pickle.global { call = rebuild_parameter },
     ['torch Size'] = pickle.global { call = function(args) return python.tuple(sizes(args[1], 'size', where)) end },
     ['torch device'] = pickle.global { call = function(args)
       return tostring(args[1]) .. (args[2] and ':' .. tostring(args[2]) or '')
@@ -95,7 +102,7 @@ local function storage_table(where)
     local key, kind = id[3], id[2].kind
     local s = storages[key]
     if not s then
-      s = setmetatable({ key = key, kind = kind, numel = id[5], tensors = {} }, Storage)
+      s = setmetatable({ key = key, kind = kind, numel = id[5] }, Storage)
       storages[key] = s
     elseif s.kind ~= kind or s.numel ~= id[5] then
       fail(where, 'storage %s is described in two ways', key)
@@ -106,93 +113,68 @@ end
 
 -- ---- from the pickle's value to tensors ----
 
+-- Of a walk over a value: places (where it holds tensors), and for each container its leaves and height, and whether it is being visited. Not
+-- upvalues of a closure: compiled code would keep that, and with it all tensors, alive for good.
+local visit
+local function visit_all(walk, list, depth)
+  local leaves, height = 0, 0
+  for i = 1, #list do
+    local more, below = visit(walk, list, i, depth)
+    leaves, height = leaves + more, math.max(height, below)
+  end
+  return leaves, height
+end
+function visit(walk, holder, key, depth)
+  local value, where = holder[key], walk.where
+  if type(value) ~= 'table' or value == python.none then return 1, 0 end
+  local meta = getmetatable(value)
+  if meta == Pending then
+    walk.places[#walk.places + 1] = { holder = holder, key = key }
+    return 1, 0
+  end
+  if meta ~= nil and not python.is_dict(value) and not python.is_tuple(value) then
+    fail(where, 'it holds a bare storage or class, expected tensors in dicts, lists and tuples')
+  end
+  if walk.visiting[value] then fail(where, 'a list or dict contains itself') end
+  if not walk.leaves[value] then
+    if depth > DEEPEST then fail(where, 'lists and dicts are nested deeper than %d', DEEPEST) end
+    walk.visiting[value] = true
+    local leaves, height = visit_all(walk, python.is_dict(value) and value.values or value, depth + 1)
+    walk.visiting[value] = nil
+    walk.leaves[value], walk.height[value] = leaves + 1, height + 1
+  end
+  if depth + walk.height[value] > DEEPEST then fail(where, 'lists and dicts are nested deeper than %d', DEEPEST) end
+  if walk.leaves[value] > MOST_LEAVES then fail(where, 'shared lists unfold to more than %g values', MOST_LEAVES) end
+  return walk.leaves[value], walk.height[value]
+end
+
 -- Walks the value once: refuses cycles, excessive depth and sharing that unfolds without end; returns the places that hold tensors.
 local function survey(root, where)
-  local places, leaves_of, height_of, on_path = {}, {}, {}, {}
-  local visit
-  local function visit_all(list, depth)
-    local leaves, height = 0, 0
-    for i = 1, #list do
-      local more, below = visit(list, i, depth)
-      leaves, height = leaves + more, math.max(height, below)
-    end
-    return leaves, height
-  end
-  function visit(holder, key, depth)
-    local value = holder[key]
-    if type(value) ~= 'table' or value == python.none then return 1, 0 end
-    local meta = getmetatable(value)
-    if meta == Pending then
-      places[#places + 1] = { holder = holder, key = key }
-      return 1, 0
-    end
-    if meta ~= nil and not python.is_dict(value) and not python.is_tuple(value) then
-      fail(where, 'it holds a bare storage or class, expected tensors in dicts, lists and tuples')
-    end
-    if on_path[value] then fail(where, 'a list or dict contains itself') end
-    if not leaves_of[value] then
-      if depth > DEEPEST then fail(where, 'lists and dicts are nested deeper than %d', DEEPEST) end
-      on_path[value] = true
-      local leaves, height = visit_all(python.is_dict(value) and value.values or value, depth + 1)
-      on_path[value] = nil
-      leaves_of[value], height_of[value] = leaves + 1, height + 1
-    end
-    if depth + height_of[value] > DEEPEST then fail(where, 'lists and dicts are nested deeper than %d', DEEPEST) end
-    if leaves_of[value] > MOST_LEAVES then fail(where, 'shared lists unfold to more than %g values', MOST_LEAVES) end
-    return leaves_of[value], height_of[value]
-  end
-  visit(root, 1, 0)
-  return places
+  local walk = { places = {}, leaves = {}, height = {}, visiting = {}, where = where }
+  visit(walk, root, 1, 0)
+  return walk.places
 end
 
-local function is_dense(pending)
-  local step = 1
-  for i = #pending.size, 1, -1 do
-    if pending.size[i] ~= 1 and pending.stride[i] ~= step then return false end
-    step = step * pending.size[i]
-  end
-  return true
-end
-
--- Replaces every pending tensor below value. read(storage, fn) calls fn(bytes) with the storage's bytes.
+-- Replaces every pending tensor below value. read(storage) returns the elements of a storage of the file.
 local function materialise(value, read, where)
-  local root = { value }
-  local places = survey(root, where)
-  local storages, needed, there = {}, 0, 0
-  for _, place in ipairs(places) do
+  local root, done = { value }, {}
+  for i, place in ipairs(survey(root, where)) do
     local pending = place.holder[place.key]
     local storage = pending.storage
-    if not storage.tensors[pending] then
-      storage.tensors[pending] = true
-      storage.tensors[#storage.tensors + 1] = pending
-      needed = needed + pending.count * storage.kind.result_size
-    end
-    if not storage.listed then
-      storage.listed = true
-      storages[#storages + 1] = storage
-      there = there + storage.numel * storage.kind.result_size
-    end
+    storage.elements = storage.elements or read(storage)
+    pending.tensor = pending.tensor or elements.view(storage.elements, storage.kind, pending.offset, pending.size, pending.stride)
+    place.holder[place.key] = pending.tensor
+    done[i] = pending
   end
-  if needed > 4 * there + REPEATED_BYTES then
-    fail(where, 'its tensors repeat %.0f bytes of data to %.0f bytes, which is not plausible', there, needed)
-  end
-  for _, storage in ipairs(storages) do
-    read(storage, function(bytes)
-      for _, pending in ipairs(storage.tensors) do
-        local kind = storage.kind
-        local stride = not is_dense(pending) and pending.stride or nil
-        pending.tensor = elements.read(bytes + pending.offset * kind.size, kind, pending.size, stride, where)
-      end
-    end)
-  end
-  for _, place in ipairs(places) do place.holder[place.key] = place.holder[place.key].tensor end
+  -- The machine's memo and table of storages may outlive the call, in compiled code.
+  for _, pending in ipairs(done) do pending.tensor, pending.storage.elements = nil, nil end
   return root[1]
 end
 
 -- ---- the two layouts ----
 
-local function load_zip(bytes, size, where)
-  local archive = zip.open(bytes, size, where)
+local function load_zip(bytes, size, where, mapping)
+  local archive = zip.open(bytes, size, where, mapping)
   local root, entry
   for _, e in ipairs(archive) do
     local prefix = e.name:match('^(.*)data%.pkl$')
@@ -213,14 +195,14 @@ local function load_zip(bytes, size, where)
   local value = zip.read(entry, function(data)
     return (pickle.load(data, entry.size, 0, globals_for(where), persistent, entry.where))
   end)
-  return materialise(value, function(storage, fn)
+  return materialise(value, function(storage)
     local record = archive.by_name[root .. 'data/' .. storage.key]
     if not record then fail(where, 'the data of storage %q is missing', storage.key) end
     if record.size ~= storage.numel * storage.kind.size then
       fail(record.where, 'expected %.0f bytes (%.0f elements of %s), found %.0f', storage.numel * storage.kind.size, storage.numel,
         storage.kind.name, record.size)
     end
-    return zip.read(record, fn)
+    return zip.read(record, function(data, source) return elements.storage(data, storage.kind, storage.numel, source, record.where) end)
   end, where)
 end
 
@@ -232,7 +214,7 @@ local function legacy_start(bytes, size)
   return stop and stop <= 24 and stop or nil
 end
 
-local function load_legacy(bytes, size, at, where)
+local function load_legacy(bytes, size, at, where, mapping)
   local persistent, storages = storage_table(where)
   local function next_pickle(globals)
     local value
@@ -259,19 +241,19 @@ local function load_legacy(bytes, size, at, where)
     storage.start = at + 8
     at = storage.start + wanted
   end
-  return materialise(value, function(storage, fn)
+  return materialise(value, function(storage)
     if not storage.start then fail(where, 'the data of storage %s is missing', storage.key) end
-    return fn(bytes + storage.start)
+    return elements.storage(bytes + storage.start, storage.kind, storage.numel, mapping, where)
   end, where)
 end
 
 -- The value in a .pt file; see the head of this file for what Python types become.
 function M.load(path)
-  return file.with_mapping(path, function(bytes, size)
-    if size >= 4 and file.u32(bytes) == 0x04034b50 then return load_zip(bytes, size, path) end
+  return file.with_mapping(path, function(bytes, size, mapping)
+    if size >= 4 and file.u32(bytes) == 0x04034b50 then return load_zip(bytes, size, path, mapping) end
     local at = legacy_start(bytes, size)
     if not at then fail(path, 'not a PyTorch checkpoint: it is neither a zip archive nor a legacy file of torch.save') end
-    return load_legacy(bytes, size, at, path)
+    return load_legacy(bytes, size, at, path, mapping)
   end)
 end
 
@@ -360,12 +342,12 @@ function M.save(path, value)
   out[#out + 1] = '.'
   local aligned = { align = 64 }
   zip.write(path, function(archive)
-    local function add(name, data, size) archive:add('archive/' .. name, data, size, aligned) end
+    local function add(name, pieces) archive:add('archive/' .. name, pieces, aligned) end
     add('data.pkl', table.concat(out))
     add('byteorder', 'little')
     for i, t in ipairs(storages) do
-      local dense = elements.dense(t)
-      add('data/' .. i - 1, dense:ptr(), elements.bytes(dense))
+      local dense = tensor.dense(t)
+      add('data/' .. i - 1, { { bytes = dense:ptr(), size = elements.bytes(dense) } })
     end
     add('version', '3\n')
   end)

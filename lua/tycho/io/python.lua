@@ -53,13 +53,19 @@ end
 function Dict:get(key) return self.values[self.index[identity(key)]] end
 function Dict:len() return #self.keys end
 
+-- No closure over the Dict: compiled code would keep it, and with it the tensors of a whole checkpoint, alive for good.
+local function step(d, key)
+  local i = key == nil and 1 or d.index[identity(key)] + 1
+  return d.keys[i], d.values[i]
+end
+
 -- for key, value in d:pairs() do ... end, in order.
-function Dict:pairs()
-  local i = 0
-  return function()
-    i = i + 1
-    return self.keys[i], self.values[i]
-  end
+function Dict:pairs() return step, self end
+
+-- The same for a Dict or a plain table.
+function M.pairs(t)
+  if M.is_dict(t) then return t:pairs() end
+  return pairs(t)
 end
 
 return M

@@ -1,4 +1,5 @@
--- Hugging Face's .safetensors: a JSON header and raw tensors. Reads every type but the 8-bit floats; writes ours.
+-- Hugging Face's .safetensors: a JSON header and raw tensors. Reads every type but the 8-bit floats; writes ours. See elements.lua for what
+-- stays in the mapped file.
 -- Format: github.com/huggingface/safetensors, README.
 local ffi = require 'ffi'
 local tensor = require 'tycho.tensor'
@@ -35,7 +36,7 @@ local function parse_entry(name, fields, where)
   return { name = name, kind = kind, shape = sizes, first = offsets[1], last = offsets[2] }
 end
 
-local function parse(bytes, size, where)
+local function parse(bytes, size, where, mapping)
   if size < 8 then fail(where, 'not a safetensors file: shorter than 8 bytes') end
   local length = file.u64(bytes)
   if length > LONGEST_HEADER or length + 8 > size then
@@ -68,30 +69,25 @@ local function parse(bytes, size, where)
   if at ~= size - 8 - length then fail(where, 'the tensors fill %.0f bytes of %.0f', at, size - 8 - length) end
   local out = python.dict()
   for _, entry in ipairs(entries) do
-    out:set(entry.name, elements.read(bytes + 8 + length + entry.first, entry.kind, entry.shape, nil, where))
+    out:set(entry.name, elements.read(bytes + 8 + length + entry.first, entry.kind, entry.shape, nil, mapping, where))
   end
   return out, metadata
 end
 
 -- A Dict of tensors in the file's order (see pt.lua for Dict), and the table of metadata strings.
 function M.load(path)
-  return file.with_mapping(path, function(bytes, size) return parse(bytes, size, path) end)
+  return file.with_mapping(path, function(bytes, size, mapping) return parse(bytes, size, path, mapping) end)
 end
 
 -- tensors: a Dict or table of tensors by name; metadata: table of strings [opt]. Largest element types first, then by name, so that equal
 -- content gives equal files and all data is aligned.
 function M.save(path, tensors, metadata)
   local entries = {}
-  local function add(name, value)
+  for name, value in python.pairs(tensors) do
     if type(name) ~= 'string' or not tensor.is_tensor(value) then
       error(('safetensors.save: expected tensors by name, got %s under %s'):format(type(value), tostring(name)), 0)
     end
     entries[#entries + 1] = { name = name, value = value, bytes = elements.bytes(value), size = elements[value.dtype].size }
-  end
-  if python.is_dict(tensors) then
-    for name, value in tensors:pairs() do add(name, value) end
-  else
-    for name, value in pairs(tensors) do add(name, value) end
   end
   table.sort(entries, function(a, b)
     if a.size ~= b.size then return a.size > b.size end
@@ -116,7 +112,7 @@ function M.save(path, tensors, metadata)
   file.write(path, function(out)
     out:write(file.put_u64(#header) .. header)
     for _, e in ipairs(entries) do
-      local dense = elements.dense(e.value)
+      local dense = tensor.dense(e.value)
       out:write(dense:ptr(), e.bytes)
     end
   end)

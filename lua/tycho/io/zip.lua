@@ -28,19 +28,18 @@ local STEP = 2^30 -- zlib counts in 32 bits
 
 local M = {}
 
-local function crc32(bytes, size) return tonumber(z.crc32_z(0, bytes, size)) end
-
--- Runs step (inflate or deflate) from one block into another: the bytes written, or nil when it does not end with the input,
--- or needs more than room bytes.
-local function run(step, stream, from, size, to, room)
-  local used, made = 0, 0
+-- Runs step (inflate or deflate) over one piece of input into to + made: the bytes written so far, or nil when the stream ends before the
+-- last piece does, or not with it, or needs more than room bytes.
+local function run(step, stream, piece, last, to, made, room)
+  local used = 0
   while true do
-    local give, take = math.min(size - used, STEP), math.min(room - made, STEP)
-    stream.next_in, stream.avail_in, stream.next_out, stream.avail_out = from + used, give, to + made, take
-    local status = step(stream, used + give == size and FINISH or 0)
+    local give, take = math.min(piece.size - used, STEP), math.min(room - made, STEP)
+    stream.next_in, stream.avail_in, stream.next_out, stream.avail_out = piece.bytes + used, give, to + made, take
+    local status = step(stream, last and used + give == piece.size and FINISH or 0)
     local read, wrote = give - stream.avail_in, take - stream.avail_out
     used, made = used + read, made + wrote
-    if status == STREAM_END then return used == size and made or nil end
+    if status == STREAM_END then return last and used == piece.size and made or nil end
+    if not last and used == piece.size and stream.avail_out > 0 then return made end
     if (status ~= OK and status ~= -5) or (read == 0 and wrote == 0) then return nil end
   end
 end
@@ -48,16 +47,17 @@ end
 local function inflate(from, size, to, expected)
   local stream = ffi.new('tycho_z_stream')
   if z.inflateInit2_(stream, RAW_DEFLATE, VERSION, ffi.sizeof(stream)) ~= OK then error('zlib failed to start', 0) end
-  local made = run(z.inflate, stream, from, size, to, expected)
+  local made = run(z.inflate, stream, { bytes = from, size = size }, true, to, 0, expected)
   z.inflateEnd(stream)
   return made == expected
 end
 
 -- Bytes made, or nil when there is no room for them.
-local function deflate(from, size, to, room)
+local function deflate(pieces, to, room)
   local stream = ffi.new('tycho_z_stream')
   if z.deflateInit2_(stream, 6, DEFLATED, RAW_DEFLATE, 8, 0, VERSION, ffi.sizeof(stream)) ~= OK then error('zlib failed to start', 0) end
-  local made = run(z.deflate, stream, from, size, to, room)
+  local made = 0
+  for i, piece in ipairs(pieces) do made = made and run(z.deflate, stream, piece, i == #pieces, to, made, room) end
   z.deflateEnd(stream)
   return made
 end
@@ -117,8 +117,8 @@ local function refuse_overlaps(archive)
 end
 
 -- Directory of the archive in bytes: a list of entries { name, size, packed, ... } that is also a table by name (archive.by_name).
--- where names the file in errors.
-function M.open(bytes, size, where)
+-- where names the file in errors; mapping: the mapped file that bytes are.
+function M.open(bytes, size, where, mapping)
   local count, length, offset = find_end(bytes, size, where)
   local archive = { by_name = {} }
   local p, stop = bytes + offset, bytes + offset + length
@@ -142,7 +142,7 @@ function M.open(bytes, size, where)
     entry.start = entry.offset + 30 + u16(head + 26) + u16(head + 28)
     if entry.start + entry.packed > offset then fail(here, 'claims %.0f bytes, more than the file holds', entry.packed) end
     if entry.method == 0 and entry.size ~= entry.packed then fail(here, 'a stored entry has two different sizes') end
-    entry.bytes, entry.where = bytes, here
+    entry.bytes, entry.where, entry.mapping = bytes, here, mapping
     archive[i], archive.by_name[entry.name] = entry, entry
     p = p + 46 + name_length + extra + comment
   end
@@ -150,14 +150,15 @@ function M.open(bytes, size, where)
   return archive
 end
 
--- Calls fn(data) with the entry's entry.size bytes, checked, and returns its results. The bytes die with the call.
+-- Calls fn(data, mapping) with the entry's entry.size bytes, checked, and returns its results. mapping: the file that they lie in, or nil
+-- when they were inflated and die with the call.
 function M.read(entry, fn)
   local packed = entry.bytes + entry.start
-  local function checked(data)
-    if crc32(data, entry.size) ~= entry.crc then fail(entry.where, 'the CRC-32 does not match: the file is damaged') end
-    return fn(data)
+  local function checked(data, mapping)
+    if tonumber(z.crc32_z(0, data, entry.size)) ~= entry.crc then fail(entry.where, 'the CRC-32 does not match: the file is damaged') end
+    return fn(data, mapping)
   end
-  if entry.method == 0 then return checked(packed) end
+  if entry.method == 0 then return checked(packed, entry.mapping) end
   -- Deflate cannot shrink by more than 1032: a larger claim is a lie, and is not allocated.
   if entry.size > entry.packed * 1032 + 64 then
     fail(entry.where, 'claims %.0f bytes in %.0f deflated ones, which deflate cannot do', entry.size, entry.packed)
@@ -178,7 +179,7 @@ local TIMESTAMP = '\0\0\33\0' -- 1980-01-01 00:00: equal content gives equal fil
 local Archive = {}
 Archive.__index = Archive
 
-local function write_entry(archive, entry, data, align)
+local function write_entry(archive, entry, pieces, align)
   local out, name, extra = archive.out, entry.name, ''
   local large = entry.size >= 0xffffffff
   if large then extra = file.put_u16(1) .. file.put_u16(16) .. file.put_u64(entry.size) .. file.put_u64(entry.packed) end
@@ -189,21 +190,32 @@ local function write_entry(archive, entry, data, align)
   out:write('PK\3\4' .. file.put_u16(large and 45 or 20) .. UTF8_NAME .. file.put_u16(entry.method) .. TIMESTAMP .. file.put_u32(entry.crc)
     .. file.put_u32(large and 0xffffffff or entry.packed) .. file.put_u32(large and 0xffffffff or entry.size)
     .. file.put_u16(#name) .. file.put_u16(#extra) .. name .. extra)
-  out:write(data, entry.packed)
+  for _, piece in ipairs(pieces) do out:write(piece.bytes, piece.size) end
   archive[#archive + 1] = entry
 end
 
--- Appends an entry: a string, or size bytes at a pointer. options: compress = true deflates what becomes smaller by it; align = n puts
--- the data at a multiple of n bytes, with padding in an extra field 'FB' as PyTorch does.
-function Archive:add(name, data, size, options)
-  local bytes = ffi.cast('const uint8_t *', data)
-  size, options = size or #data, options or {}
-  local entry = { name = name, size = size, packed = size, crc = crc32(bytes, size), method = 0, offset = self.out.position }
-  if not options.compress then return write_entry(self, entry, bytes, options.align) end
-  file.with_block(size, function(block)
-    local packed = deflate(bytes, size, block, size)
-    if packed then entry.packed, entry.method = packed, DEFLATED end
-    write_entry(self, entry, packed and block or bytes, options.align)
+-- Appends an entry of pieces one after the other, each a string or { bytes = pointer, size = }; or of one string. options: compress = true
+-- deflates what becomes smaller by it; align = n puts data that is not deflated at a multiple of n bytes, with padding in an extra field 'FB'
+-- as PyTorch does.
+function Archive:add(name, pieces, options)
+  options = options or {}
+  local entry = { name = name, size = 0, crc = 0, method = 0, offset = self.out.position }
+  local parts = {}
+  for i, piece in ipairs(type(pieces) == 'string' and { pieces } or pieces) do
+    parts[i] = type(piece) == 'string' and { bytes = ffi.cast('const uint8_t *', piece), size = #piece, text = piece }
+      or { bytes = ffi.cast('const uint8_t *', piece.bytes), size = piece.size }
+    entry.size = entry.size + parts[i].size
+    entry.crc = tonumber(z.crc32_z(entry.crc, parts[i].bytes, parts[i].size))
+  end
+  entry.packed = entry.size
+  if not options.compress then return write_entry(self, entry, parts, options.align) end
+  file.with_block(entry.size, function(block)
+    local packed = deflate(parts, block, entry.size)
+    if packed then
+      entry.packed, entry.method = packed, DEFLATED
+      parts = { { bytes = block, size = packed } }
+    end
+    write_entry(self, entry, parts, not packed and options.align)
   end)
 end
 
@@ -233,7 +245,7 @@ local function finish(archive)
     .. file.put_u32(math.min(start, 0xffffffff)) .. '\0\0')
 end
 
--- Writes an archive whole or not at all: fn(archive) calls archive:add(name, data, size, options).
+-- Writes an archive whole or not at all: fn(archive) calls archive:add(name, pieces, options).
 function M.write(path, fn)
   file.write(path, function(out)
     local archive = setmetatable({ out = out }, Archive)
