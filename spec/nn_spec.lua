@@ -42,8 +42,22 @@ describe('ResNet', function()
     assert.equal('file.pt does not fit this model; 1 missing: bias; 1 unexpected: extra; 1 of another shape: weight is (2, 4), expected (2, 3)',
       message)
     assert.same(before, net.weight:tolist())
-    net:load_state_dict { ['module.weight'] = tycho.ones { 2, 3 }, ['module.bias'] = tycho.ones { 2 } }
-    assert.equal(6, net.weight:sum():item())
+    ok, message = pcall(net.load_state_dict, net, { wieght = tycho.ones { 2, 3 }, ['module.bias'] = tycho.ones { 2 }, bias = tycho.ones { 2 } })
+    assert.is_false(ok)
+    assert.truthy(message:match('^the state dict does not fit this model; 1 missing: weight; 2 unexpected: .*bias, wieght %(near weight%)$'), message)
+    assert.same(before, net.weight:tolist())
+  end)
+  it('ignores what parallel and compiled runs put into names, and causal masks', function()
+    local net = tycho.nn.Sequential { tycho.nn.TransformerBlock(8, 2), tycho.nn.Linear(3, 2) }
+    local state = require('tycho.io.pt').dict()
+    for i, entry in ipairs(net:state_dict()) do
+      state:set('module._orig_mod.' .. entry[1]:gsub('^1%.', '1._orig_mod.'), tycho.full(entry[2].shape, i))
+    end
+    state:set('module._orig_mod.0.attn.bias', tycho.ones { 1, 1, 16, 16 })
+    net:load_state_dict(state)
+    for i, entry in ipairs(net:state_dict()) do assert.equal(i * entry[2]:numel(), entry[2]:sum():item()) end
+    state:set('module._orig_mod.0.attn.bias', tycho.ones { 16 })
+    assert.is_false(pcall(net.load_state_dict, net, state))
   end)
 end)
 

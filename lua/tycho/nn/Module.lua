@@ -4,6 +4,8 @@
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
+local nearest = require 'tycho.nearest'
+local python = require 'tycho.io.python'
 
 local Module = {}
 Module.__index = Module
@@ -34,28 +36,25 @@ function Module.class()
   return class
 end
 
--- Calls visit(name, tensor, owner, key) for every tensor, depth first, names joined by dots.
-local function walk(self, prefix, visit)
+-- Appends {name, tensor} of every tensor to list, depth first, names joined by dots.
+local function collect(self, prefix, list)
   for _, key in ipairs(self._fields) do
     local value = self[key]
     local name = prefix .. tostring(key)
-    if is_module(value) then walk(value, name .. '.', visit) elseif tensor.is_tensor(value) then visit(name, value, self, key) end
+    if is_module(value) then collect(value, name .. '.', list) elseif tensor.is_tensor(value) then list[#list + 1] = { name, value } end
   end
+  return list
 end
 
 -- List of {name, tensor} in order: parameters and buffers.
-function Module:state_dict()
-  local list = {}
-  walk(self, '', function(name, t) list[#list + 1] = { name, t } end)
-  return list
-end
+function Module:state_dict() return collect(self, '', {}) end
 
 -- List of {name, tensor}: those that learn.
 function Module:named_parameters()
   local list = {}
-  walk(self, '', function(name, t)
-    if t.requires_grad then list[#list + 1] = { name, t } end
-  end)
+  for _, entry in ipairs(self:state_dict()) do
+    if entry[2].requires_grad then list[#list + 1] = entry end
+  end
   return list
 end
 function Module:parameters()
@@ -69,13 +68,35 @@ function Module:num_parameters()
   return n
 end
 
--- Copies values by name. source: table name -> tensor. A 'module.' prefix (data-parallel runs) is ignored. Raises with all missing,
--- unexpected and misshapen names and changes nothing then. where: what to call the source in that message.
+-- Data-parallel and compiled runs put these into names.
+local function plain(name) return (name:gsub('_orig_mod%.', ''):gsub('^module%.', '')) end
+
+-- The constant (1, 1, T, T) mask that older GPT code saves beside its weights.
+local function is_causal_mask(name, t)
+  return name:match('attn%.bias$') and t.ndim == 4 and t:size(0) == 1 and t:size(1) == 1 and t:size(2) == t:size(3)
+end
+
+-- '; 2 label: a, b' with at most five names; near(name) adds what each may have meant.
+local function part(label, names, near)
+  if #names == 0 then return '' end
+  table.sort(names)
+  local shown = {}
+  for i = 1, math.min(#names, 5) do shown[i] = names[i] .. (near and near(names[i]) or '') end
+  return ('; %d %s: %s%s'):format(#names, label, table.concat(shown, ', '), #names > 5 and ', ...' or '')
+end
+
+-- Copies values by name. source: Dict or table name -> tensor. The prefixes 'module.' and '_orig_mod.' and causal masks that this model has
+-- no place for are ignored. Raises with all missing, unexpected and misshapen names and changes nothing then. where: what to call the source
+-- in that message.
 function Module:load_state_dict(source, where)
   local given, missing, unexpected, wrong = {}, {}, {}, {}
-  for name, t in pairs(source) do given[name:gsub('^module%.', '')] = t end
+  for name, t in python.pairs(source) do
+    local short = plain(name)
+    if given[short] then unexpected[#unexpected + 1] = name else given[short] = t end
+  end
   local copies = {}
-  walk(self, '', function(name, t)
+  for _, entry in ipairs(self:state_dict()) do
+    local name, t = entry[1], entry[2]
     local value = given[name]
     if not value then
       missing[#missing + 1] = name
@@ -85,15 +106,14 @@ function Module:load_state_dict(source, where)
       copies[#copies + 1] = { t, value }
     end
     given[name] = nil
-  end)
-  for name in pairs(given) do unexpected[#unexpected + 1] = name end
-  local function part(label, names)
-    if #names == 0 then return '' end
-    table.sort(names)
-    local shown = { unpack(names, 1, 5) }
-    return ('; %d %s: %s%s'):format(#names, label, table.concat(shown, ', '), #names > 5 and ', ...' or '')
   end
-  local problems = part('missing', missing) .. part('unexpected', unexpected) .. part('of another shape', wrong)
+  for name, t in pairs(given) do
+    if not is_causal_mask(name, t) then unexpected[#unexpected + 1] = name end
+  end
+  local problems = part('missing', missing) .. part('unexpected', unexpected, function(name)
+    local near = nearest(name, missing)
+    return near and (' (near %s)'):format(near) or ''
+  end) .. part('of another shape', wrong)
   if problems ~= '' then error(('%s does not fit this model%s'):format(where or 'the state dict', problems), 0) end
   for _, copy in ipairs(copies) do tensor.copy_into(copy[1], copy[2]) end
   return self

@@ -1,6 +1,10 @@
--- The full state of a training: modules, optimisers and a table of numbers, in one safetensors file written whole or not at all.
+-- The full state of a training: modules, optimisers and a table of numbers, in one safetensors file written whole or not at all. And weights
+-- alone, from whatever file holds them.
 local json = require 'dkjson'
+local tensor = require 'tycho.tensor'
+local python = require 'tycho.io.python'
 local safetensors = require 'tycho.io.safetensors'
+local tensors_file = require 'tycho.io.tensors'
 
 local M = {}
 
@@ -31,6 +35,31 @@ function M.load(path, parts)
   for name, module in pairs(parts.modules) do module:load_state_dict(groups[name] or {}, path) end
   for name, optimizer in pairs(parts.optimizers) do optimizer:load_state_dict(groups[name] or {}) end
   return state
+end
+
+-- The state dict in the value of a file: a Dict of tensors by name; itself, or what lies under one of these keys, or names that begin with
+-- 'model/' as M.save writes them.
+local function find_state(value, path)
+  if python.is_dict(value) then
+    for _, key in ipairs { 'state_dict', 'model_state_dict', 'model' } do
+      if python.is_dict(value:get(key)) then return find_state(value:get(key), path) end
+    end
+    local all, model = python.dict(), python.dict()
+    for key, t in value:pairs() do
+      if tensor.is_tensor(t) and type(key) == 'string' then
+        all:set(key, t)
+        if key:match('^model/') then model:set(key:sub(7), t) end
+      end
+    end
+    if all:len() > 0 then return model:len() > 0 and model or all end
+  end
+  error(("%s holds no state dict: expected tensors by name, perhaps under 'state_dict' or 'model'"):format(path), 0)
+end
+
+-- Loads the weights in a file (.pt, .safetensors or .npz: a state dict, alone or inside a larger checkpoint) into module; see
+-- Module:load_state_dict for the names. Returns module.
+function M.load_weights(path, module)
+  return module:load_state_dict(find_state(tensors_file.load(path), path), path)
 end
 
 return M
