@@ -177,15 +177,22 @@ const char *ty_blas(void) { return openblas_get_config(); }
 
 /* ---- interrupts ---- */
 
-static volatile sig_atomic_t interrupts;
+static volatile sig_atomic_t interrupts, once;
 static void on_interrupt(int signal_number) {
-  (void)signal_number;
+  if (once && interrupts) {
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+  }
   interrupts = 1;
 }
-void ty_catch_interrupts(int on) {
+void ty_catch_interrupts(int mode) {
   struct sigaction action = {0};
-  action.sa_handler = on ? on_interrupt : SIG_DFL;
+  action.sa_handler = mode ? on_interrupt : SIG_DFL;
+  action.sa_flags = mode == 2 ? SA_RESTART : 0; /* files are written whole */
+  once = mode == 2;
   sigaction(SIGINT, &action, NULL);
+  action.sa_handler = mode == 2 ? on_interrupt : SIG_DFL;
+  sigaction(SIGTERM, &action, NULL);
 }
 int ty_interrupted(void) {
   int was = interrupts;

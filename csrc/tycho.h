@@ -38,8 +38,9 @@ void ty_memory_reset_peak(void);
 int ty_threads(void);
 int ty_set_threads(int n);
 const char *ty_blas(void);
-/* Ctrl-C: after ty_catch_interrupts(1), SIGINT sets a flag that ty_interrupted reads and clears. */
-void ty_catch_interrupts(int on);
+/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears. Mode 2: SIGTERM too, and a second signal before the flag is read
+ * ends the process. Mode 0: the system's default for both. */
+void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
 double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */
 double ty_fnv(const void *data, int64_t bytes); /* 52-bit hash of bytes, as an exact double */

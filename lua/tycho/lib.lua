@@ -112,11 +112,11 @@ end
 
 local interrupt_mode
 
--- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells (training loops);
--- nil: the system's default, the process ends.
+-- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells of Ctrl-C and SIGTERM (training
+-- loops), and a second one before it was asked ends the process; nil: the system's default, the process ends.
 function M.on_interrupt(mode)
   interrupt_mode = mode
-  M.cpu.ty_catch_interrupts(mode and 1 or 0)
+  M.cpu.ty_catch_interrupts(mode == 'flag' and 2 or mode and 1 or 0)
 end
 function M.interrupted() return M.cpu.ty_interrupted() ~= 0 end
 local function check_interrupt()
