@@ -1,4 +1,4 @@
--- Files as bytes: mappings, atomic writes, unaligned little-endian fields. Knows no format.
+-- Files as bytes: mappings, atomic writes, locks, unaligned little-endian fields. Knows no format.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
@@ -9,6 +9,7 @@ int munmap(void *address, size_t length);
 int fileno(void *file);
 int fflush(void *file);
 int fsync(int fd);
+int flock(int fd, int operation);
 int getpid(void);
 size_t fwrite(const void *data, size_t size, size_t count, void *file);
 char *strerror(int number);
@@ -17,6 +18,7 @@ void free(void *block);
 ]]
 local C = ffi.C
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
+local LOCK_EXCLUSIVE, LOCK_AT_ONCE, WOULD_BLOCK = 2, 4, 11
 
 local M = {}
 
@@ -113,6 +115,21 @@ function Writer:write(data, size)
   self.position = self.position + size
 end
 
+local function flush(file, path)
+  if C.fflush(file) ~= 0 or C.fsync(C.fileno(file)) ~= 0 then
+    fail(path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))
+  end
+end
+
+-- A new name in a folder outlives a power cut once the folder is synced; file systems that cannot are left alone.
+local function sync_folder_of(path)
+  local folder = io.open(path:match('^(.*/)[^/]*$') or '.', 'rb')
+  if folder then
+    C.fsync(C.fileno(folder))
+    folder:close()
+  end
+end
+
 -- Writes path whole or not at all: fn(out) fills a temporary file beside it with out:write(data [, size]); out.position
 -- is the number of bytes so far. The file is synced, then renamed; after any error the temporary is removed.
 function M.write(path, fn)
@@ -124,9 +141,7 @@ function M.write(path, fn)
   local out = setmetatable({ file = file, path = path, position = 0 }, Writer)
   local ok, message = pcall(function()
     fn(out)
-    if C.fflush(file) ~= 0 or C.fsync(C.fileno(file)) ~= 0 then
-      fail(path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))
-    end
+    flush(file, path)
   end)
   file:close()
   if ok then ok, message = os.rename(temporary, path) end
@@ -134,6 +149,39 @@ function M.write(path, fn)
     os.remove(temporary)
     error(message, 0)
   end
+  sync_folder_of(path)
+end
+
+-- Removes what M.write left in folder when its process was killed. Nobody else may be writing there.
+function M.remove_leftovers(folder)
+  for name in lfs.dir(folder) do
+    if name:match('%.%d+%.tmp$') then os.remove(folder .. '/' .. name) end
+  end
+end
+
+-- Adds text to the end of path, synced. A process that is killed may leave a part of it.
+function M.append(path, text)
+  local file, why = io.open(path, 'ab')
+  if not file then error('cannot write ' .. why, 0) end
+  local out = setmetatable({ file = file, path = path, position = 0 }, Writer)
+  local ok, message = pcall(function()
+    out:write(text)
+    flush(file, path)
+  end)
+  file:close()
+  if not ok then error(message, 0) end
+end
+
+-- Takes path for this process alone, until the handle that it returns is closed or the process ends, however it ends. Returns nil when another
+-- process has it. Where the file system has no locks, the handle holds nothing.
+function M.lock(path)
+  local file, why = io.open(path, 'ab')
+  if not file then error('cannot write ' .. why, 0) end
+  if C.flock(C.fileno(file), LOCK_EXCLUSIVE + LOCK_AT_ONCE) ~= 0 and ffi.errno() == WOULD_BLOCK then
+    file:close()
+    return nil
+  end
+  return file
 end
 
 -- Little-endian fields at a byte pointer, as Lua numbers; u64 is exact up to 2^53 and merely huge above.
