@@ -1,4 +1,5 @@
 -- Settings: YAML with positions, the grammar of key=value, errors that name the key and its place, help and dump.
+-- luacheck: globals io.stderr
 local lfs = require 'lfs'
 local config = require 'tycho.config'
 local lib = require 'tycho.lib'
@@ -32,6 +33,7 @@ data_dir: <PATH_TO_DATA>
 wandb:
   entity: me  # who
   project: toy
+momentum: 0.9  # no effect: here is none
 ]]
 
 local base
@@ -51,7 +53,7 @@ local function load(...) return config.load(base, { ... }) end
 describe('a YAML of defaults', function()
   it('gives plain values', function()
     assert.same({ epochs = 10, learning_rate = 1e-3, ratio = { 0.5, 0.5, 0 }, name = 'x # y', flag = true, data_dir = '<PATH_TO_DATA>',
-      wandb = { entity = 'me', project = 'toy' } }, load())
+      wandb = { entity = 'me', project = 'toy' }, momentum = 0.9 }, load())
   end)
   it('knows YAML\'s ways to write a scalar', function()
     local path = write('scalars.yml', 'a: 1_000\nb: .5\nc: 1.0e-6\nd: 0x10\ne: .inf\nf: Off\ng: "7"\nh: 1e3\ni: 2020-01-01\nj: ~\nk: -3\n')
@@ -66,11 +68,12 @@ describe('a YAML of defaults', function()
     assert.same({}, config.load(write('empty.yml', '')))
   end)
   it('may change the keys of another file and add its own', function()
-    write('demo.yml', 'base: config.yml\nepochs: 3\nwandb:\n  entity: you\nsamples: 7\n')
+    write('demo.yml', 'base: config.yml\nepochs: 3\nwandb:\n  entity: you\nsamples: 7\nmomentum: 0.5  # now it has one\n')
     local cfg = load('--config-name', 'demo', 'samples=8')
     assert.same({ 3, 'you', 'toy', 8 }, { cfg.epochs, cfg.wandb.entity, cfg.wandb.project, cfg.samples })
     assert.is_nil(cfg.base)
-    assert.equal(3, load('-cn', 'demo.yml').epochs)
+    assert.equal(3, load('-cn', 'demo.yml', 'momentum=1').epochs)
+    assert.same({}, config.notes(load('-cn', 'demo.yml', 'momentum=1')))
   end)
   it('notices slips in a file that has a base', function()
     write('slip.yml', 'base: config.yml\n\nepocs: 3\n')
@@ -118,6 +121,7 @@ describe('key=value', function()
     assert.is_nil(load('epochs=null').epochs)
     assert.equal(5, load('epochs=null', 'epochs=5').epochs)
     assert.same({ entity = 'me', project = 'q' }, load('wandb={project:q}').wandb)
+    assert.same({ entity = 'x', project = 'q' }, load('wandb={project:', 'q,', 'entity: x}').wandb)
   end)
   it('adds, forces and removes keys', function()
     assert.equal(1, load('+a.b=1').a.b)
@@ -152,6 +156,78 @@ describe('key=value', function()
       assert.falsy(message:match('^[^\n:]+:%d+: '), message)
       assert.falsy(message:find('\n'), message)
     end
+  end)
+end)
+
+describe('${...}', function()
+  local function filled(...) return load('+a=1', '+b.c=text', ...) end
+  it('takes the value of another key, or of the environment', function()
+    for text, expected in pairs {
+      ['${a}'] = 1, ['${b.c}'] = 'text', ['x${a}_${b.c}'] = 'x1_text', ['${oc.env:HOME}'] = os.getenv 'HOME', ['${oc.env:NO_SUCH_NAME,7}'] = 7,
+      ['${oc.env:NO_SUCH_NAME, a b}'] = 'a b', ['${oc.env:NO_SUCH_NAME,}'] = '', ['"${a}"'] = 1, ['\\${a}'] = '${a}',
+      ['${oc.env:NO_SUCH_NAME,${a}}'] = 1,
+    } do
+      assert.equal(expected, filled('+d=' .. text).d, text)
+    end
+    assert.same({ 1, 'text' }, filled('+d=[${a},${b.c}]').d)
+    assert.same({ 0.5, 0.5, 0 }, filled('+d=${ratio}').d)
+    assert.same({ entity = 'me', project = 'toy' }, filled('+d=${wandb}').d)
+    assert.equal(10, filled('learning_rate=${epochs}').learning_rate)
+    assert.equal('10', filled('name=${epochs}').name)
+    assert.equal('me/config', config.load(write('refers.yml', 'a: ${b}/config\nb: me\n')).a)
+  end)
+  it('says what is wrong with it', function()
+    assert_says(failure(filled, 'name=${nmae}'), "unknown key 'nmae' (in the value of name); did you mean 'name'")
+    assert_says(failure(filled, 'epochs=${b.c}'), 'epochs must be a number, got text')
+    assert_says(failure(filled, 'name=${name}'), 'name: its ${...} leads back to itself')
+    assert_says(failure(filled, 'name=${flag2', '+flag2=${name}'), 'not closed')
+    assert_says(failure(filled, '+d=${oc.env:NO_SUCH_NAME}'), 'd: the environment variable of ${oc.env:NO_SUCH_NAME} is not set')
+    assert_says(failure(filled, 'name=${uuid:}'), 'name: ${uuid:} is not understood; there are ${key}, ${oc.env:VARIABLE}')
+  end)
+  it('is dumped filled in, and a text that looks like one comes back as it is', function()
+    local cfg = filled('name=${b.c}', '+d=\\${a}')
+    local back = config.load(write('filled.yml', config.dump(cfg)))
+    assert.same({ 'text', '${a}' }, { back.name, back.d })
+  end)
+end)
+
+describe('a file over the defaults', function()
+  it('changes keys, and is refused unknown ones', function()
+    write('mine.yml', 'epochs: 3\nwandb:\n  project: mine\n')
+    local cfg = load('-cn', 'mine', 'ratio=[1,0,0]')
+    assert.same({ 3, 1e-3, 'me', 'mine', { 1, 0, 0 } }, { cfg.epochs, cfg.learning_rate, cfg.wandb.entity, cfg.wandb.project, cfg.ratio })
+    assert.equal(3, load('--config-path', folder, '--config-name=mine').epochs)
+    assert.equal(3, load('--config-name', folder .. '/mine.yml').epochs)
+    write('odd.yml', 'epochs: 3\nsteps: 4\n')
+    assert_says(failure(load, '-cn', 'odd'), "unknown key 'steps' (", 'odd.yml:2)', 'To add a key write +steps=4')
+    assert_says(failure(load, '-cp', folder .. '/none'), '--config-path', 'there is no such folder')
+  end)
+  it('of saved settings stands between the defaults and the arguments', function()
+    local saved = write('saved.yml', 'epochs: 3\nextra: 5\nname: saved\n')
+    local cfg = config.load(base, { 'name=now' }, saved)
+    assert.same({ 3, 5, 'now', 1e-3 }, { cfg.epochs, cfg.extra, cfg.name, cfg.learning_rate })
+    local stderr = io.stderr
+    io.stderr = io.open('/dev/null', 'w') -- what is said about momentum
+    local after = config.load(base, { 'name=now', 'momentum=1', 'ratio=[1,0,0]' }, saved)
+    io.stderr = stderr
+    assert.same({ 'no effect: momentum (--help says why)' }, config.notes(after))
+    local differences = config.differences(config.load(base, {}, saved), after)
+    assert.same({ { key = 'ratio', before = '[0.5, 0.5, 0]', after = '[1, 0, 0]', no_effect = false },
+      { key = 'name', before = 'saved', after = 'now', no_effect = false },
+      { key = 'momentum', before = '0.9', after = '1', no_effect = true } }, differences)
+  end)
+end)
+
+describe('rules for values', function()
+  local check = require 'tycho.config.check'
+  it('raise the first broken one, in the order of the file, with its place', function()
+    local rules = { ratio = check.list(check.number(0, 1), 3), epochs = check.whole(11), flag = check.flag(), learning_rate = check.positive() }
+    assert_says(failure(config.check, load('ratio=[0,2,0]'), rules), 'epochs must be a whole number >= 11, got 10 (', 'config.yml:2)')
+    assert_says(failure(config.check, load('ratio=[0,2,0]', 'epochs=11'), rules),
+      'ratio must be a list of 3, each a number from 0 to 1, got [0, 2, 0]')
+    assert.has_no.errors(function() config.check(load('epochs=11'), rules) end)
+    assert_says(failure(config.check, load('epochs=11', '~flag'), rules), 'flag must be true or false, got null')
+    assert_says(failure(config.check, { epochs = 3 }, rules), 'epochs must be a whole number >= 11, got 3')
   end)
 end)
 
@@ -218,17 +294,17 @@ describe('--help, --cfg and notes', function()
   it('prints the settings and stops', function()
     local out = run 'epochs=3 --cfg job'
     assert.truthy(out:match('^epochs: 3\n') and out:match('status 0\n$') and not out:find('ran', 1, true), out)
-    assert_says(run '--cfg all', "'job' only", 'status 1')
+    assert.truthy(run('--cfg=all --resolve'):match('^epochs: 10\n'))
+    assert_says(run '--cfg tool', "'job' or 'all'", 'status 1')
   end)
-  it('says when an argument has no effect', function()
-    assert_says(run '" " epochs=3', 'blank follows a backslash', 'ran', 'status 0')
-    assert_says(run 'hydra.run.dir=x', 'hydra.run.dir has no effect', 'ran', 'status 0')
+  it('says when arguments have no effect, all in one line and once', function()
+    assert_says(run '" " epochs=3', 'a blank follows the backslash at the end of a line', 'ran', 'status 0')
+    assert.equal('tycho: no effect: hydra.run.dir, momentum (--help says why)\nran\nstatus 0\n', run 'hydra.run.dir=x momentum=1 epochs=3 momentum=2')
+    assert.equal('ran\nstatus 0\n', run 'epochs=3')
   end)
-  it('takes the published settings', function()
-    local cfg = config.load(lib.root .. '/experiments/config.yml', { 'epochs=1000', 'n_layer=3', 'block_size=128', 'log_interval=5',
-      'projection_dim=512', 'learning_rate=5e-5', 'temperature=0.1', 'weight_equiv_loss=5.0', 'env_ratio=[0.5,0.5,0.0]', 'eval_normalize=True',
-      'random_mask=True', 'mask_prob=0.9', 'weight_decay=1e-3', 'wandb.entity=x' })
-    assert.same({ 5e-5, 0.1, 5, true, 0.9, 1e-3, 42 }, { cfg.learning_rate, cfg.temperature, cfg.weight_equiv_loss, cfg.random_mask, cfg.mask_prob,
-      cfg.weight_decay, cfg.seed })
+  it('names the options when one is unknown, and what is not there yet', function()
+    assert_says(run '-x', "unknown option '-x'; options are --config-name NAME", 'status 1')
+    assert_says(run '-m', '--multirun: sweeps are not supported', 'status 1')
+    assert_says(run '--config-name', '--config-name needs a value', 'status 1')
   end)
 end)

@@ -30,12 +30,16 @@ local function parse_quoted(text, i)
   fail(text, ('the quote %s is not closed'):format(quote))
 end
 
--- An unquoted word up to one of the stops (a character class). A backslash takes the next character as it is.
+-- An unquoted word up to one of the stops (a character class). A backslash takes the next character as it is; ${...} is taken whole.
 local function parse_word(text, i, stops)
   local out, k, escaped = {}, i, false
   while k <= #text do
     local c = text:sub(k, k)
-    if c == '\\' and text:sub(k + 1, k + 1):match('[\\,=%[%]{}:() ]') then
+    local reference = text:match('^%$%b{}', k)
+    if reference then
+      out[#out + 1] = reference
+      k = k + #reference
+    elseif c == '\\' and text:sub(k + 1, k + 1):match('[\\,=%[%]{}:() ]') then
       out[#out + 1] = text:sub(k + 1, k + 1)
       escaped = true
       k = k + 2
