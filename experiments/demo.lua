@@ -24,8 +24,7 @@ end
 local train, val = open 'train', open 'val'
 
 -- training
-local model, run, finished = training.run(config, train, { name = config.name, command = './tycho experiments/demo.lua',
-  monitor = monitor.new(train, val, config) })
+local model, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
 if not finished then os.exit(130) end
 
 -- evaluation

@@ -8,7 +8,8 @@ local training = require 'experiments.contextssl.training'
 
 -- settings
 local config = settings.load('config.yml', arg)
-config_file.require_path(config, 'data_dir')
+config_file.require_path(config, 'data_dir', ', the folder with 3DIEBench/ and meta/; to try without it, render a toy data set: '
+  .. './tycho experiments/toy3d.lua out=data/toy3d')
 
 -- data
 local function open(split)
@@ -22,6 +23,6 @@ print(('%d objects, %d views each, %d classes'):format(train:size(), train.views
 -- training.policies.environment = function(config, generator) return 'rot' end
 
 -- training
-local _, run = training.run(config, train, { name = config.name, command = './tycho experiments/main.lua',
-  monitor = monitor.new(train, val, config) })
+local _, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
+if not finished then os.exit(130) end
 print('run: ' .. run.path)

@@ -44,8 +44,8 @@ describe('./tycho', function()
       ['env_ratio=0.5'] = 'env_ratio',
       [''] = 'data_dir is not set',
       ['data_dir=/nonexistent'] = 'data_dir=/nonexistent',
-      ['device=cuda'] = 'device=cuda',
-      ['threads=0.5'] = 'threads=0.5',
+      ['device=cuda'] = 'device must be auto or cpu, got cuda',
+      ['threads=0.5'] = 'threads must be a whole number from 0 to',
       ['resume=/nonexistent'] = 'resume=/nonexistent',
     } do
       local out = tycho('experiments/main.lua ' .. arguments)

@@ -17,7 +17,8 @@ local function settings(changes)
     backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 1, n_head = 2, block_size = 8, init_std = 0.1,
     aug_init_gain = 1, is_invariant = false, batch_size = 8, epochs = 3, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
     temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-    log_interval = 100, save_interval = 1, seed = 3, context_seed = 0, out = folder .. '/runs',
+    log_interval = 100, save_interval = 1, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
+    out = folder .. '/runs',
   }
   for key, value in pairs(changes or {}) do config[key] = value end
   return config
@@ -39,12 +40,13 @@ local function quietly(fn, ...)
 end
 
 local function run(changes)
-  return quietly(training.run, settings(changes), open 'train', { name = 'spec', command = 'spec' })
+  return quietly(training.run, settings(changes), open 'train', { name = 'spec' })
 end
 
+local function flat(t) return table.concat(t:contiguous():reshape({ -1 }):tolist(), ' ') end
 local function weights(model)
   local out = {}
-  for i, entry in ipairs(model:state_dict()) do out[i] = table.concat(entry[2]:contiguous():reshape({ -1 }):tolist(), ' ') end
+  for i, entry in ipairs(model:state_dict()) do out[i] = flat(entry[2]) end
   return table.concat(out, '\n')
 end
 
@@ -60,25 +62,124 @@ describe('training', function()
     assert.not_equal(weights(first), weights(other))
   end)
 
-  it('resumed equals uninterrupted, bit for bit', function()
-    local whole = weights((run()))
-    -- Stops after five of nine steps as Ctrl-C does, then goes on.
-    local interrupted, steps = tycho.interrupted, 0
-    tycho.interrupted = function()
-      steps = steps + 1
-      return steps == 5
+  it('keeps the last weights under the reference\'s name', function()
+    local model, result = run { epochs = 1, save_interval = 2 }
+    local saved = require('tycho.io.pt').load(result.path .. '/simclr_resnet18_epoch1.pt')
+    for _, entry in ipairs(model:state_dict()) do assert.same(entry[2]:tolist(), saved:get(entry[1]):tolist()) end
+  end)
+
+  it('averages over an epoch as the reference does, the last batch being smaller', function()
+    local seen = {}
+    local losses = training.policies.losses
+    training.policies.losses = function(model, probe, batch, environment, ...)
+      local loss, out = losses(model, probe, batch, environment, ...)
+      table.insert(seen, { environment = environment, loss = out.nt_xent:item(), ce = out.ce_pred:item(), rows = out.labels:numel(),
+        labels = out.labels:tolist(), logits = out.logits_feat:tolist(), output = out.equiv_logits:tolist(), states = batch.latents:tolist() })
+      return loss, out
     end
-    local _, stopped, finished = run()
-    tycho.interrupted = interrupted
-    assert.is_false(finished)
-    local resumed = run { resume = stopped.path }
-    assert.equal(whole, weights(resumed))
-    local rows = 0
-    for _ in io.lines(stopped.path .. '/metrics.jsonl') do rows = rows + 1 end
-    assert.equal(3, rows)
-    -- The last epoch's weights, under the reference's name.
-    local saved = require('tycho.io.pt').load(stopped.path .. '/simclr_resnet18_epoch3.pt')
-    for _, entry in ipairs(resumed:state_dict()) do assert.same(entry[2]:tolist(), saved:get(entry[1]):tolist()) end
+    local ok, _, result = pcall(run, { epochs = 1, env_ratio = { 0.4, 0.4, 0.2 }, seed = 8 })
+    training.policies.losses = losses
+    assert(ok, _)
+    local row = result.rows[1]
+    assert.same({ 16, 16, 8 }, { seen[1].rows, seen[2].rows, seen[3].rows })
+    -- Means over steps, weighted by rows or by whole sequences of 8, in plain loops.
+    local sums, counts = {}, {}
+    local function add(name, value, weight) sums[name], counts[name] = (sums[name] or 0) + value * weight, (counts[name] or 0) + weight end
+    local function r2(output, states, rows, first, last, own)
+      local mean, n, residual, total = 0, 0, 0, 0
+      local function target(i, column) return states[math.floor(i / 2) + 1][own and i % 2 + 1 or 2][column] end
+      for _, i in ipairs(rows) do
+        for c = first, last do mean, n = mean + target(i, c), n + 1 end
+      end
+      mean = mean / n
+      for _, i in ipairs(rows) do
+        for c = first, last do
+          residual, total = residual + (target(i, c) - output[i + 1][c]) ^ 2, total + (target(i, c) - mean) ^ 2
+        end
+      end
+      return 1 - residual / total, residual / n
+    end
+    for _, step in ipairs(seen) do
+      local rows, hits = {}, 0
+      for i = 0, step.rows - 1 do
+        rows[i + 1] = i
+        local logits, best = step.logits[i + 1], 1
+        for k = 2, #logits do best = logits[k] > logits[best] and k or best end
+        hits = hits + (best - 1 == step.labels[i + 1] and 1 or 0)
+      end
+      add('loss', step.loss, step.rows)
+      add('ce_pred', step.ce, step.rows)
+      add('acc_feat', hits / step.rows, step.rows)
+      for name, columns in pairs { rot = { 1, 4 }, color = { 5, 6 } } do
+        local speaks = step.environment == name or step.environment == 'rotcolor'
+        if speaks then
+          local score, mse = r2(step.output, step.states, rows, columns[1], columns[2])
+          add(name .. '_r2', score, step.rows)
+          add(name .. '_mse', mse, step.rows)
+        end
+        for _, position in ipairs { 0, 1, 6, 7 } do
+          local chosen = {}
+          for s = 0, step.rows / 8 - 1 do chosen[s + 1] = 8 * s + position end
+          add(('%s_%s/c%d'):format(name, speaks and 'equivariance' or 'invariance', position),
+            (r2(step.output, step.states, chosen, columns[1], columns[2], not speaks)), step.rows / 8)
+        end
+      end
+    end
+    for name, sum in pairs(sums) do
+      assert(row[name], name)
+      assert(math.abs(row[name] - sum / counts[name]) < 2e-5 * math.max(1, math.abs(row[name])), ('%s: %.9g, %.9g'):format(name, row[name],
+        sum / counts[name]))
+    end
+    for name in pairs(row) do
+      assert(sums[name] or not name:match('rot') and not name:match('color'), name)
+    end
+  end)
+
+  it('writes the same rows as lines and as a table', function()
+    local train, val = open 'train', open 'val'
+    local config = settings { epochs = 3, log_interval = 2 }
+    local _, result = quietly(training.run, config, train, { name = 'spec', monitor = monitor.new(train, val, config) })
+    local lines = {}
+    for line in io.lines(result.path .. '/metrics.csv') do lines[#lines + 1] = line end
+    local columns = {}
+    for name in lines[1]:gmatch('[^,]+') do columns[#columns + 1] = name end
+    assert.same({ 'epoch', 'iteration' }, { columns[1], columns[2] })
+    local at = 1
+    for line in io.lines(result.path .. '/metrics.jsonl') do
+      local row, column = require('dkjson').decode(line), 0
+      at = at + 1
+      for cell in (lines[at] .. ','):gmatch('([^,]*),') do
+        column = column + 1
+        assert.equal(row[columns[column]] and ('%.14g'):format(row[columns[column]]) or '', cell)
+        row[columns[column]] = nil
+      end
+      assert.equal(#columns, column)
+      assert.is_nil(next(row))
+    end
+    assert.equal(4, at)
+    assert.equal(4, #lines)
+  end)
+
+  it('trains every backbone, and tokens without actions; parameters without gradients stay', function()
+    for _, changes in ipairs { { backbone = 'resnet34' }, { backbone = 'resnet50', width = 2, projection_dim = 64 }, { is_invariant = true },
+      { equiv_eval = 'mlp' } } do
+      changes.epochs, changes.block_size = 1, 4
+      local config = settings(changes)
+      require('tycho.rng').seed(config.seed)
+      local before = require('experiments.contextssl.model').ContextSSL(config)
+      local model, result = run(changes)
+      local row = result.rows[1]
+      assert(row.loss == row.loss and row.loss < math.huge)
+      assert.equal(changes.is_invariant, row['rot_equivariance/c0'] == nil and row['color_equivariance/c0'] == nil or nil)
+      for i, entry in ipairs(model:state_dict()) do
+        local name, is_unused = entry[1], entry[1]:match('^equiv_linear') or entry[1]:match('^rel_aug')
+        local same = flat(entry[2]) == flat(before:state_dict()[i][2])
+        if is_unused then assert(same, name .. ' moved') end
+        if name:match('^enc.*conv.*weight') or name:match('^predictor.*weight') then assert(not same, name .. ' stayed') end
+      end
+      local probe = require('experiments.contextssl.model').OnlineProbe(model.enc.features, config.projection_dim, 4)
+      assert.is_number(monitor.new(open 'train', open 'val', config)(model, probe)['eval/knn_pred'])
+    end
   end)
 
   it('allocates nothing more as steps go on', function()
@@ -90,7 +191,7 @@ describe('training', function()
       live[#live + 1] = tycho.memory().registered
       return losses(...)
     end
-    local ok, message = pcall(quietly, training.run, settings { epochs = 40, save_interval = 100 }, dataset, { name = 'spec', command = 'spec' })
+    local ok, message = pcall(quietly, training.run, settings { epochs = 40, save_interval = 100 }, dataset, { name = 'spec' })
     training.policies.losses = losses
     assert(ok, message)
     assert.equal(120, #live)
@@ -101,13 +202,13 @@ describe('training', function()
   it('logs what the monitor sees', function()
     local train, val = open 'train', open 'val'
     local config = settings { epochs = 2, log_interval = 2 }
-    local _, result = quietly(training.run, config, train, { name = 'spec', command = 'spec', monitor = monitor.new(train, val, config) })
+    local _, result = quietly(training.run, config, train, { name = 'spec', monitor = monitor.new(train, val, config) })
     local rows = {}
     for line in io.lines(result.path .. '/metrics.jsonl') do rows[#rows + 1] = require('dkjson').decode(line) end
     assert.equal(2, #rows)
     assert.is_nil(rows[1]['eval/knn_feat'])
-    for _, key in ipairs { 'loss', 'acc_feat', 'pos_sim', 'eval/rot/c0/zr/rotation', 'eval/color/c6/z+/color', 'eval/rot/c6/acc_pred',
-      'eval/acc_feat', 'eval/knn_feat', 'eval/knn_pred' } do
+    for _, key in ipairs { 'loss', 'acc_feat', 'pos_sim', 'eval/rot/c0/zr/rotation', 'eval/color/c6/z+/color', 'eval/rot/c6/zr/acc_pred',
+      'eval/floor/rotation', 'eval/acc_feat', 'eval/knn_feat', 'eval/knn_pred' } do
       assert.is_number(rows[2][key], key)
     end
     assert(rows[2]['eval/knn_feat'] >= 0 and rows[2]['eval/knn_feat'] <= 1)
@@ -129,9 +230,31 @@ describe('training', function()
     assert(result.floor.color < 0.1 and result.floor.rotation > 0.2, 'floors')
   end)
 
-  it('says what is wrong with env_ratio, block_size and projection_dim', function()
+  it('draws environments with their probabilities, from the seed alone', function()
+    local environments = require 'experiments.contextssl.environments'
+    local function draw(ratio, seed)
+      local counts, order = { rot = 0, color = 0, rotcolor = 0 }, {}
+      local g = tycho.generator(seed)
+      for i = 1, 4000 do
+        order[i] = environments.sample(ratio, g)
+        counts[order[i]] = counts[order[i]] + 1
+      end
+      return counts, table.concat(order)
+    end
+    for _, ratio in ipairs { { 0.5, 0.5, 0 }, { 0.2, 0.3, 0.5 }, { 1, 0, 0 }, { 0, 0, 1 } } do
+      local counts = draw(ratio, 1)
+      for i, name in ipairs(environments.names) do
+        -- Five standard deviations of a binomial count.
+        assert(math.abs(counts[name] - 4000 * ratio[i]) <= 5 * math.sqrt(4000 * ratio[i] * (1 - ratio[i])), name)
+      end
+    end
+    assert.equal(select(2, draw({ 0.5, 0.5, 0 }, 1)), select(2, draw({ 0.5, 0.5, 0 }, 1)))
+    assert.not_equal(select(2, draw({ 0.5, 0.5, 0 }, 1)), select(2, draw({ 0.5, 0.5, 0 }, 2)))
+  end)
+
+  it('says what is wrong with settings made by hand', function()
     local cases = {
-      { { env_ratio = { 0.5, 0.6, 0 } }, 'env_ratio must be three numbers >= 0 that sum to 1' },
+      { { env_ratio = { 0.5, 0.6, 0 } }, 'that sum to 1, got [0.5, 0.6, 0], which sums to 1.1' },
       { { block_size = 7 }, 'block_size must be an even number' },
       { { projection_dim = 128 }, "projection_dim=128 does not fit: there is no projector, so it must equal the encoder's width, 32" },
       { { n_head = 3 }, 'n_embd 16 must be a multiple of n_head 3' },

@@ -18,17 +18,27 @@ function M.sample(env_ratio, generator)
   end
 end
 
--- env_ratio must be three numbers >= 0 that sum to 1 within 1e-6.
-function M.check_ratio(env_ratio)
-  local sum, ok = 0, type(env_ratio) == 'table' and #env_ratio == 3
-  for i = 1, ok and 3 or 0 do
-    ok = ok and type(env_ratio[i]) == 'number' and env_ratio[i] >= 0
-    sum = sum + (tonumber(env_ratio[i]) or 0)
+-- The sum of three numbers >= 0, or nil when env_ratio is something else.
+local function sum(env_ratio)
+  if type(env_ratio) ~= 'table' or #env_ratio ~= #M.names then return nil end
+  local total = 0
+  for _, p in ipairs(env_ratio) do
+    if type(p) ~= 'number' or not (p >= 0) then return nil end
+    total = total + p
   end
-  if not ok or math.abs(sum - 1) > 1e-6 then
-    error(('env_ratio must be three numbers >= 0 that sum to 1 (rot, color, rotcolor), got [%s]'):format(
-      type(env_ratio) == 'table' and table.concat(env_ratio, ', ') or tostring(env_ratio)), 0)
-  end
+  return total
+end
+
+-- Three probabilities: numbers >= 0 that sum to 1 within 1e-6.
+function M.is_ratio(env_ratio)
+  local total = sum(env_ratio)
+  return total ~= nil and math.abs(total - 1) <= 1e-6
+end
+
+-- What to add to a sentence about a ratio that is not one.
+function M.sum_text(env_ratio)
+  local total = sum(env_ratio)
+  return total and (', which sums to %.7g'):format(total)
 end
 
 -- The action r (B,6) with the attributes that the environment does not speak of set to zero. A copy.

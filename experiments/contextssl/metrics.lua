@@ -4,30 +4,28 @@ local tycho = require 'tycho'
 local M = {}
 
 -- 1 - sum (y - o)^2 / sum (y - mean y)^2 with one mean for the whole matrix, as the reference. A constant predictor therefore
--- scores above 0 where columns have different means (M.floor).
-function M.r2(output, target)
+-- scores above 0 where columns have different means (M.floor). As a scalar tensor (f64), for meters that must not wait for a device.
+function M.r2_tensor(output, target)
   return tycho.no_grad(function()
     output, target = output:to('f64'), target:to('f64')
-    local residual = (target - output):square():sum():item()
-    local total = (target - target:mean()):square():sum():item()
-    return 1 - residual / total
+    return 1 - (target - output):square():sum() / (target - target:mean()):square():sum()
   end)
 end
+function M.r2(output, target) return M.r2_tensor(output, target):item() end
 
 -- R2 of the best constant predictor: each column's own mean.
 function M.floor(target)
   return tycho.no_grad(function() return M.r2(target:mean(0, true):expand(target.shape), target) end)
 end
 
--- Share of rows whose largest logit is the label's.
-function M.accuracy(logits, labels)
-  local _, best = logits:max()
-  local hits, n = 0, labels:numel()
-  for i = 0, n - 1 do
-    if best:ptr()[i] == labels:ptr()[i] then hits = hits + 1 end
-  end
-  return hits / n
+-- Share of rows whose largest logit is the label's, as a scalar tensor (f64).
+function M.accuracy_tensor(logits, labels)
+  return tycho.no_grad(function()
+    local _, best = logits:max()
+    return best:to('f64'):eq(labels:to('f64')):mean()
+  end)
 end
+function M.accuracy(logits, labels) return M.accuracy_tensor(logits, labels):item() end
 
 -- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair.
 function M.similarities(p)

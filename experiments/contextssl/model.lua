@@ -91,17 +91,25 @@ local ContextSSL = M.ContextSSL
 local depths = { resnet18 = 18, resnet34 = 34, resnet50 = 50 }
 M.ACTIONS = 6 -- relative quaternion (4), floor and light hue differences (2)
 
--- config: the keys of config.yml.
-function ContextSSL:init(config)
-  local depth = depths[config.backbone]
-  if not depth then error(("backbone must be resnet18, resnet34 or resnet50, got '%s'"):format(tostring(config.backbone)), 0) end
-  self.enc = nn.ResNet(depth, config.width or 64)
-  local features = self.enc.features
+-- Raises what does not fit together in config.
+function M.check(config)
+  if not depths[config.backbone] then
+    error(("backbone must be resnet18, resnet34 or resnet50, got '%s'"):format(tostring(config.backbone)), 0)
+  end
+  local features = (config.width or 64) * (config.backbone == 'resnet50' and 32 or 8)
   if config.projection_dim ~= features then
     error(('projection_dim=%s does not fit: there is no projector, so it must equal the encoder\'s width, %d'):format(
       tostring(config.projection_dim), features), 0)
   end
-  self.equiv_linear = nn.Linear(features, M.ACTIONS)
+  if config.n_embd % config.n_head ~= 0 then error(('n_embd %d must be a multiple of n_head %d'):format(config.n_embd, config.n_head), 0) end
+end
+
+-- config: the keys of config.yml.
+function ContextSSL:init(config)
+  M.check(config)
+  self.enc = nn.ResNet(depths[config.backbone], config.width or 64)
+  local features = self.enc.features
+  self.equiv_linear = config.equiv_eval == 'mlp' and mlp(features, 1024, M.ACTIONS) or nn.Linear(features, M.ACTIONS)
   self.predictor = Predictor {
     features = features, actions = M.ACTIONS, projection_dim = config.projection_dim, n_embd = config.n_embd, n_layer = config.n_layer,
     n_head = config.n_head, block_size = config.block_size, is_invariant = config.is_invariant, init_std = config.init_std,

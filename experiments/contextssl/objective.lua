@@ -51,42 +51,53 @@ function M.losses(model, probe, batch, environment, masks, config)
   return loss, out
 end
 
+-- ---- what is logged ----
+
+local ROTATION, COLOR = { 0, 4 }, { 4, 2 } -- columns of a state: the first, and how many
+
+local function columns(t, range) return t:narrow(1, range[1], range[2]) end
+
 -- R2 by position in the context: of the attribute that the environment speaks of against view 2 (equivariance), and of the other one against
--- each token's own view (invariance). Returns a list of {name, values = metrics.by_position}.
+-- each token's own view (invariance). Returns a list of {name, values = metrics.by_position}, values being scalar tensors.
 function M.context_scores(out, batch, environment, config)
   return tycho.no_grad(function()
     local own = batch.latents:reshape { -1, batch.latents:size(2) }
-    local columns = { rotation = { 0, 4 }, color = { 4, 2 } }
-    local function score(attribute, target, name)
-      local first, width = unpack(columns[attribute])
-      return { name = name, values = metrics.by_position(metrics.r2, out.equiv_logits:narrow(1, first, width):contiguous(),
-        target:narrow(1, first, width):contiguous(), config.block_size) }
+    local function score(name, range, target)
+      return { name = name, values = metrics.by_position(metrics.r2_tensor, columns(out.equiv_logits, range):contiguous(),
+        columns(target, range):contiguous(), config.block_size) }
     end
-    if environment == 'rot' then return { score('rotation', out.target, 'rot_equivariance'), score('color', own, 'color_invariance') } end
-    if environment == 'color' then return { score('color', out.target, 'color_equivariance'), score('rotation', own, 'rot_invariance') } end
-    return { score('rotation', out.target, 'rot_equivariance'), score('color', out.target, 'color_equivariance') }
+    if environment == 'rot' then return { score('rot_equivariance', ROTATION, out.target), score('color_invariance', COLOR, own) } end
+    if environment == 'color' then return { score('color_equivariance', COLOR, out.target), score('rot_invariance', ROTATION, own) } end
+    return { score('rot_equivariance', ROTATION, out.target), score('color_equivariance', COLOR, out.target) }
   end)
 end
 
--- Numbers for the meters from what M.losses returned. Waits for the device.
+-- What M.losses returned, as name -> scalar tensor.
 function M.report(out)
   return tycho.no_grad(function()
     local positive, negative = metrics.similarities(out.prediction)
     local report = {
-      loss = out.nt_xent:item(), ce_feat = out.ce_feat:item(), ce_pred = out.ce_pred:item(),
-      acc_feat = metrics.accuracy(out.logits_feat, out.labels), acc_pred = metrics.accuracy(out.logits_pred, out.labels),
-      pos_sim = positive:item(), neg_sim = negative:item(),
+      loss = out.nt_xent, ce_feat = out.ce_feat, ce_pred = out.ce_pred,
+      acc_feat = metrics.accuracy_tensor(out.logits_feat, out.labels), acc_pred = metrics.accuracy_tensor(out.logits_pred, out.labels),
+      pos_sim = positive, neg_sim = negative, rot_mse = out.rotation_loss, color_mse = out.color_loss,
     }
-    if out.rotation_loss then
-      report.rot_mse = out.rotation_loss:item()
-      report.rot_r2 = metrics.r2(out.equiv_logits:narrow(1, 0, 4), out.target:narrow(1, 0, 4))
-    end
-    if out.color_loss then
-      report.color_mse = out.color_loss:item()
-      report.color_r2 = metrics.r2(out.equiv_logits:narrow(1, 4, 2), out.target:narrow(1, 4, 2))
-    end
+    if out.rotation_loss then report.rot_r2 = metrics.r2_tensor(columns(out.equiv_logits, ROTATION), columns(out.target, ROTATION)) end
+    if out.color_loss then report.color_r2 = metrics.r2_tensor(columns(out.equiv_logits, COLOR), columns(out.target, COLOR)) end
     return report
   end)
+end
+
+-- Adds a step to the meters (tycho.train.meters). An average over steps weighs each by its rows, or by its whole sequences for the scores by
+-- position; a token without an action has no such scores.
+function M.measure(meters, out, batch, environment, config)
+  meters:add(M.report(out), out.prediction:size(0))
+  local sequences = math.floor(out.prediction:size(0) / config.block_size)
+  if config.is_invariant or sequences == 0 then return end
+  local scores = {}
+  for _, score in ipairs(M.context_scores(out, batch, environment, config)) do
+    for _, entry in ipairs(score.values) do scores[('%s/c%d'):format(score.name, entry[1])] = entry[2] end
+  end
+  meters:add(scores, sequences)
 end
 
 return M

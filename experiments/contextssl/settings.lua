@@ -1,40 +1,124 @@
--- What every script does with its settings before it starts: reads them, goes back to those of the run that it resumes, refuses what this
--- build cannot do, and sets the threads.
+-- What every script does with its settings before it starts: reads them, goes back to those of the run that it resumes, refuses values that
+-- cannot work, and sets the threads.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local config_file = require 'tycho.config'
+local check = require 'tycho.config.check'
 local run_directory = require 'tycho.train.run'
+local environments = require 'experiments.contextssl.environments'
+local models = require 'experiments.contextssl.model'
 
 local M = {}
 
-local function check(config)
-  if config.device ~= 'cpu' and config.device ~= 'auto' then
-    error(('device=%s: this build computes on the CPU only; expected cpu or auto'):format(tostring(config.device)), 0)
+local function even(value) return value % 2 == 0 end
+
+local block_size = check.whole(2)
+local length = check.whole(0)
+
+local rules = {
+  name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]+$') ~= nil end),
+  seed = check.whole(0),
+  device = check.word { 'auto', 'cpu' },
+  threads = check.whole(0, tycho.threads()),
+  epochs = check.whole(1),
+  log_interval = check.whole(1),
+  save_interval = check.whole(1),
+  checkpoint_minutes = check.number(0),
+  resolution = check.whole(8),
+  image_mean = check.list(check.number(0, 1), 3),
+  image_std = check.list(check.positive(), 3),
+  batch_size = check.whole(1),
+  backbone = check.word { 'resnet18', 'resnet34', 'resnet50' },
+  width = check.whole(1),
+  projection_dim = check.whole(1),
+  n_embd = check.whole(1),
+  n_layer = check.whole(1),
+  n_head = check.whole(1),
+  block_size = check.rule('an even number of tokens, at least 2', function(v) return block_size.accepts(v) and even(v) end),
+  aug_method = check.word { 'concat' },
+  is_invariant = check.flag(),
+  random_mask = check.flag(),
+  mask_prob = check.number(0, 1),
+  env_ratio = check.rule('three probabilities, of rot, color and rotcolor, that sum to 1', environments.is_ratio, environments.sum_text),
+  cache_type = check.word { 'train', 'val', 'test' },
+  context_seed = check.whole(0),
+  eval_normalize = check.flag(),
+  init_std = check.positive(),
+  aug_init_gain = check.positive(),
+  temperature = check.positive(),
+  nt_xent_clamp = check.flag(),
+  weight_equiv_loss = check.number(0),
+  learning_rate = check.number(0),
+  warmup_epochs = check.number(0),
+  weight_decay = check.number(0),
+  equiv_eval = check.word { 'linear', 'mlp' },
+  eval_ctxt = check.list(check.rule('an even number of tokens, at least 0', function(v) return length.accepts(v) and even(v) end)),
+}
+
+-- Raises what cannot work in config, a table from M.load or a plain one.
+function M.check(config)
+  config_file.check(config, rules)
+  models.check(config)
+  for _, c in ipairs(config.eval_ctxt or {}) do
+    if c > config.block_size then error(('eval_ctxt: %d tokens do not fit block_size %d'):format(c, config.block_size), 0) end
   end
-  local cores = tycho.threads()
-  if config.threads < 0 or config.threads > cores or config.threads ~= math.floor(config.threads) then
-    error(('threads=%s: expected 1 to %d, or 0 for all of them'):format(tostring(config.threads), cores), 0)
-  end
-  if config.threads > 0 then tycho.set_threads(config.threads) end
-  tycho.set_winograd(config.winograd)
 end
 
--- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto they begin from that run's own settings, so that the
--- run goes on as it began; config.resume is then the run's folder, nil otherwise.
-function M.load(file, arguments)
-  local config = config_file.load(('%s/experiments/%s'):format(tycho.lib.root, file), arguments)
+-- Keys that a resumed run may change: none of them bears on a number that the training computes.
+local free = {}
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'threads', 'epochs', 'log_interval', 'save_interval',
+  'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_classes', 'toy_seed' } do
+  free[key] = true
+end
+
+-- A path that means the same from every folder.
+function M.absolute(path) return path:sub(1, 1) == '/' and path or lfs.currentdir() .. '/' .. path end
+
+-- The run's directory that config.resume means, or nil.
+local function resumed(config)
   local resume = config.resume
-  if resume == 'auto' then resume = run_directory.newest(config.out, config.name, 'checkpoint.safetensors') end
-  if resume and resume ~= 'none' then
-    if lfs.attributes(resume .. '/checkpoint.safetensors', 'mode') ~= 'file' then
-      error(('resume=%s: expected a run folder with checkpoint.safetensors in it'):format(resume), 0)
-    end
-    config = config_file.load(resume .. '/config.yml', arguments)
-    config.resume = resume
-  else
-    config.resume = nil
+  if resume == nil or resume == 'none' or resume == '' then return nil end
+  if resume ~= 'auto' then
+    run_directory.check(resume, 'resume')
+    return resume
   end
-  check(config)
+  if (config.run_dir or '') ~= '' then return lfs.attributes(config.run_dir .. '/config.yml') and config.run_dir or nil end
+  return run_directory.newest(config.out, config.name)
+end
+
+-- Refuses what would give a resumed run other numbers than an uninterrupted one, and says what else is new.
+local function compare(before, after, path)
+  for _, d in ipairs(config_file.differences(before, after)) do
+    if not free[d.key] and not d.no_effect then
+      error(('resume=%s: %s is %s in that run; %s (%s) would give other numbers; leave it out, or start a new run'):format(path, d.key,
+        d.before, d.after, config_file.where(after, d.key)), 0)
+    elseif d.key == 'epochs' then
+      config_file.note(after, ('epochs was %s and is %s now: from here the learning rate follows the schedule of %s epochs'):format(d.before,
+        d.after, d.after))
+    elseif d.key == 'data_dir' and M.absolute(after.data_dir) ~= before.data_dir then
+      config_file.note(after, ('data_dir was %s and is %s now'):format(d.before, d.after))
+    end
+  end
+end
+
+-- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto that run's own settings stand between them, so that the
+-- run goes on as it began; config.resume is then the run's directory, nil otherwise.
+function M.load(file, arguments)
+  local path = ('%s/experiments/%s'):format(tycho.lib.root, file)
+  local config = config_file.load(path, arguments)
+  local asked, resume = config.resume, resumed(config)
+  if resume then config = config_file.load(path, arguments, resume .. '/config.yml') end
+  M.check(config)
+  if resume then
+    compare(config_file.load(path, {}, resume .. '/config.yml'), config, resume)
+  elseif asked == 'auto' then
+    config_file.note(config, ('resume=auto: there is no run %s yet; this one is new'):format((config.run_dir or '') ~= '' and config.run_dir
+      or ("'%s' below %s"):format(config.name, config.out)))
+  end
+  if not resume and (config.run_dir or '') ~= '' then run_directory.check_new(config.run_dir) end
+  config.resume = resume
+  if (config.threads or 0) > 0 then tycho.set_threads(config.threads) end
+  tycho.set_winograd(config.winograd)
   return config
 end
 

@@ -2,10 +2,9 @@
 -- Every random draw is a pure function of (seed, purpose, iteration), so a resumed run equals an uninterrupted one.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
-local lib = require 'tycho.lib'
 local config_file = require 'tycho.config'
-local checkpoint = require 'tycho.train.checkpoint'
-local progress = require 'tycho.train.progress'
+local new_loop = require 'tycho.train.loop'
+local new_meters = require 'tycho.train.meters'
 local pt = require 'tycho.io.pt'
 local run_directory = require 'tycho.train.run'
 local schedule = require 'tycho.train.schedule'
@@ -13,6 +12,8 @@ local models = require 'experiments.contextssl.model'
 local environments = require 'experiments.contextssl.environments'
 local context_mask = require 'experiments.contextssl.context_mask'
 local objective = require 'experiments.contextssl.objective'
+local settings = require 'experiments.contextssl.settings'
+local summary = require 'experiments.contextssl.summary'
 local rng = require 'tycho.rng'
 
 local M = {}
@@ -27,6 +28,8 @@ M.policies = {
 local ORDER, VIEWS, ENVIRONMENT, MASK, PURPOSES = 1, 2, 3, 4, 16
 local function draws(seed, purpose, iteration) return tycho.generator(seed, purpose + PURPOSES * (iteration + 1)) end
 
+-- ---- one step ----
+
 local function build(config, dataset)
   rng.seed(config.seed)
   local model = models.ContextSSL(config)
@@ -34,7 +37,8 @@ local function build(config, dataset)
   local probe = models.OnlineProbe(features, config.projection_dim, dataset.classes)
   local optimizer = tycho.optim.Adam(model:parameters(), { weight_decay = config.weight_decay })
   local probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 })
-  return { modules = { model = model, probe = probe }, optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer } }
+  return { modules = { model = model, probe = probe }, optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer },
+    meters = new_meters() }
 end
 
 -- The objects of one iteration: an epoch is a random order of all of them, its last batch may be smaller.
@@ -46,11 +50,11 @@ local function objects_of(dataset, config, iteration, per_epoch, cache)
   return list
 end
 
--- One optimiser step on a batch. Returns M.policies.losses' table of tensors reduced to numbers, if report is true.
-local function step(parts, batch, environment, masks, config, lr, report)
+-- One step of both optimisers on a batch, added to parts.meters.
+function M.step(parts, batch, environment, masks, config, lr)
   local model, probe = parts.modules.model, parts.modules.probe
   local optimizer, probe_optimizer = parts.optimizers.optimizer, parts.optimizers.probe_optimizer
-  return tycho.scope(function()
+  tycho.scope(function()
     local loss, out = M.policies.losses(model, probe, batch, environment, masks, config)
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
@@ -58,100 +62,100 @@ local function step(parts, batch, environment, masks, config, lr, report)
     optimizer.lr = lr
     optimizer:step()
     probe_optimizer:step()
-    return report and objective.report(out)
+    objective.measure(parts.meters, out, batch, environment, config)
   end)
 end
-M.step = step
 
+-- ---- a run ----
+
+-- Opens config.resume, or makes a run. Returns it with the text of the settings that it goes by.
 local function open_run(config, name)
-  if config.resume then return run_directory.open(config.resume) end
-  return run_directory.create(config.out, name, {
-    config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
-    versions = { tycho = tycho.version, luajit = jit.version, blas = require('ffi').string(lib.cpu.ty_blas()), threads = tycho.threads() },
-  })
+  config.data_dir = config.data_dir and settings.absolute(config.data_dir)
+  local resume = config.resume
+  config.resume = nil
+  local text = config_file.dump(config)
+  config.resume = resume
+  local run = resume and run_directory.open(resume)
+    or run_directory.create(config.out, name, { config = text, path = config.run_dir ~= '' and config.run_dir or nil })
+  run:take()
+  return run, text
 end
 
-local function mean_of(sums, counts)
-  local out = {}
-  for key, total in pairs(sums) do out[key] = total / counts[key] end
-  return out
+local function resume_command(run)
+  local launcher = lfs.currentdir() == tycho.lib.root and './tycho' or tycho.lib.root .. '/tycho'
+  return ('%s %s resume=%s'):format(launcher, arg and arg[0] or 'FILE.lua', run.path)
 end
 
--- Trains on dataset. options: {name = for the run directory, command = how to call the script again, monitor = function(model, probe) that returns
--- numbers to log, called every log_interval epochs}. Returns the model in eval mode, the run, and false if Ctrl-C ended it early.
-function M.run(config, dataset, options)
-  environments.check_ratio(config.env_ratio)
-  if config.block_size < 2 or config.block_size % 2 ~= 0 then
-    error(('block_size must be an even number of tokens, at least 2, got %d'):format(config.block_size), 0)
-  end
-  local parts = build(config, dataset)
-  local run = open_run(config, options.name)
-  local path = run.path .. '/checkpoint.safetensors'
+-- The loop of a run: what a step and the end of an epoch do.
+local function new_training(config, dataset, parts, run, monitor)
   local per_epoch = math.ceil(dataset:size() / config.batch_size)
   local total = config.epochs * per_epoch
-  local base_lr = config.learning_rate * config.batch_size / 256
-  local first = 0
-  if lfs.attributes(path) then
-    first = checkpoint.load(path, parts).iteration
-    run:trim(function(row) return row.iteration <= first end)
-  end
-  local function save(iteration)
-    parts.state = { iteration = iteration }
-    checkpoint.save(path, parts)
-  end
-  -- The weights alone under the reference's file name, for its evaluations and for PyTorch.
-  local function save_model(epoch)
-    pt.save(('%s/simclr_%s_epoch%d.pt'):format(run.path, config.backbone, epoch), pt.dict(parts.modules.model:state_dict()))
+  local model, meters, cache = parts.modules.model, parts.meters, {}
+  local loop
+
+  local function lr(iteration)
+    return schedule.warmup_cosine(config.learning_rate * config.batch_size / 256, iteration, config.warmup_epochs * per_epoch, total)
   end
 
-  local model = parts.modules.model
-  model:train()
-  local line = progress('train', total, first)
-  local cache, sums, counts = {}, {}, {}
-  tycho.on_interrupt('flag')
-  for iteration = first, total - 1 do
+  local function step(iteration)
     local objects = objects_of(dataset, config, iteration, per_epoch, cache)
-    local lr = schedule.warmup_cosine(base_lr, iteration, config.warmup_epochs * per_epoch, total)
     local environment = M.policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
-    local report = tycho.scope(function()
+    tycho.scope(function()
       local masks = M.policies.masks(config, draws(config.seed, MASK, iteration))
       local batch = dataset:batch(dataset:draw_pairs(objects, draws(config.seed, VIEWS, iteration)))
-      return step(parts, batch, environment, masks, config, lr, true)
+      M.step(parts, batch, environment, masks, config, lr(iteration))
     end)
-    for key, value in pairs(report) do sums[key], counts[key] = (sums[key] or 0) + value, (counts[key] or 0) + 1 end
-    if report.loss ~= report.loss then
-      tycho.on_interrupt(nil)
-      error(('the loss is not a number at iteration %d; lower learning_rate (the last checkpoint is kept in %s)'):format(iteration, run.path), 0)
+  end
+
+  local function close_epoch(epoch)
+    local row = meters:means()
+    row.epoch, row.iteration, row.lr = epoch, epoch * per_epoch, lr(epoch * per_epoch - 1)
+    local is_interval = epoch % config.log_interval == 0
+    if is_interval and monitor then
+      local seen = monitor(model, parts.modules.probe)
+      if not seen then return false end
+      for key, value in pairs(seen) do row[key] = value end
     end
-    local done = iteration + 1
-    line:update(done, ('loss %.3f  rot R2 %.2f  color R2 %.2f  lr %.1e'):format(report.loss, (sums.rot_r2 or 0) / (counts.rot_r2 or 1),
-      (sums.color_r2 or 0) / (counts.color_r2 or 1), lr), 2 * config.batch_size)
-    if done % per_epoch == 0 then
-      local row = mean_of(sums, counts)
-      row.iteration, row.epoch, row.lr = done, done / per_epoch, lr
-      if options.monitor and row.epoch % config.log_interval == 0 then
-        for key, value in pairs(options.monitor(model, parts.modules.probe)) do row[key] = value end
-      end
-      run:log(row)
-      sums, counts = {}, {}
-      if row.epoch % config.save_interval == 0 then
-        save(done)
-        save_model(row.epoch)
-      end
+    run:log(row)
+    meters:reset()
+    run:say(summary.epoch(row, config.epochs))
+    if is_interval then
+      loop.line:say(summary.epoch(row, config.epochs))
+      for _, text in ipairs(summary.contexts(row, config.block_size)) do loop:say(text) end
     end
-    if tycho.interrupted() then
-      save(done)
-      tycho.on_interrupt(nil)
-      line:finish(('stopped after step %d of %d; go on with: %s resume=%s'):format(done, total, options.command, run.path))
-      return model:eval(), run, false
+    if epoch % config.save_interval == 0 or epoch == config.epochs then
+      -- The weights alone under the reference's file name, for its evaluations and for PyTorch.
+      pt.save(('%s/simclr_%s_epoch%d.pt'):format(run.path, config.backbone, epoch), pt.dict(model:state_dict()))
+      loop:save()
     end
   end
-  tycho.on_interrupt(nil)
-  if first < total then
-    save(total)
-    line:finish(('trained %d steps in %.0f s'):format(total - first, line:elapsed()))
-  end
-  return model:eval(), run, true
+
+  local function status() return summary.status(meters:means()) end
+
+  loop = new_loop { run = run, parts = parts, total = total, per_epoch = per_epoch, items = 2 * math.min(config.batch_size, dataset:size()),
+    minutes = config.checkpoint_minutes, identity = { objects = dataset:size(), views = dataset.views, classes = dataset.classes },
+    step = step, close_epoch = close_epoch, status = status, command = resume_command(run) }
+  return loop
+end
+
+-- Trains on dataset. options: {name = for the run directory, monitor = function(model, probe) that returns numbers to log, called every log_interval
+-- epochs, or nil when it was interrupted}. Returns the model in eval mode, the run, and false if Ctrl-C or SIGTERM ended it early.
+function M.run(config, dataset, options)
+  settings.check(config)
+  local parts = build(config, dataset)
+  local run, text = open_run(config, options.name)
+  local ok, finished = xpcall(function()
+    local loop = new_training(config, dataset, parts, run, options.monitor)
+    loop:restore()
+    run:write('config.yml', text)
+    run:say(('started: %s'):format(table.concat({ arg and arg[0] or 'FILE.lua', unpack(arg or {}) }, ' ')))
+    for _, note in ipairs(config_file.notes(config)) do run:say(note) end
+    parts.modules.model:train()
+    return loop:train()
+  end, tycho.lib.remember)
+  run:release()
+  if not ok then error(finished, 0) end
+  return parts.modules.model:eval(), run, finished
 end
 
 return M

@@ -5,6 +5,7 @@ local tycho = require 'tycho'
 local json = require 'tycho.io.json'
 local npy = require 'tycho.io.npy'
 local npz = require 'tycho.io.npz'
+local new_meters = require 'tycho.train.meters'
 local schedule = require 'tycho.train.schedule'
 local models = require 'experiments.contextssl.model'
 local context = require 'experiments.contextssl.context'
@@ -167,6 +168,11 @@ local bounds_after = {
   },
 }
 
+-- The reference's names of the running means of an epoch, and ours.
+local meter_names = { ['Train loss'] = 'loss', ['Loss CE feat'] = 'ce_feat', ['Loss CE pred'] = 'ce_pred', ['Train acc feat'] = 'acc_feat',
+  ['Train acc pred'] = 'acc_pred', ['Pos similarity'] = 'pos_sim', ['Neg similarity'] = 'neg_sim', ['Rotation loss'] = 'rot_mse',
+  ['Rotation R2'] = 'rot_r2', ['Color loss'] = 'color_mse', ['Color R2'] = 'color_r2' }
+
 -- A parameter that no step moves has no direction to compare.
 local function moves(digest, name)
   local delta = digest[name .. '/norm_delta']
@@ -183,7 +189,7 @@ local function check_trajectory(self, name, check)
   local parts = { modules = { model = model, probe = probe }, optimizers = {
     optimizer = tycho.optim.Adam(model:parameters(), { weight_decay = config.weight_decay }),
     probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = config._note.online_optimizer.lr,
-      weight_decay = config._note.online_optimizer.weight_decay }) } }
+      weight_decay = config._note.online_optimizer.weight_decay }) }, meters = new_meters() }
   local steps = npz.load(('%s/traj_%s_steps.npz'):format(self.dir, name))
   local draws = plan.mask and npy.load(('%s/traj_%s_mask_draws.npy'):format(self.dir, name))
   for i, environment in ipairs(plan.envs) do
@@ -203,9 +209,14 @@ local function check_trajectory(self, name, check)
       check_scalars(check, label, out, expected, tolerance)
       return loss, out
     end
-    local ok, message = pcall(training.step, parts, self.batch, environment, masks, config, plan.lr[i], false)
+    local ok, message = pcall(training.step, parts, self.batch, environment, masks, config, plan.lr[i])
     training.policies.losses = losses
     if not ok then error(message, 0) end
+    for wanted, meter in pairs(meter_names) do
+      -- A meter without a step is 0 there and absent here. R2 magnifies the difference of its outputs.
+      check.abs(('%s meter %s'):format(label, meter), parts.meters:mean(meter) or 0, plan.wandb_log[i][wanted],
+        meter:match('r2$') and 10 * tolerance or 4 * tolerance)
+    end
     local bounds = (bounds_after[name] or bounds_after.other)[i]
     if bounds then
       local digest = npz.load(('%s/traj_%s_params_after%d.npz'):format(self.dir, name, i))

@@ -1,27 +1,29 @@
--- The full state of a training: modules, optimisers and a table of numbers, in one safetensors file written whole or not at all. And weights
--- alone, from whatever file holds them.
-local json = require 'dkjson'
+-- The full state of a training: modules, optimisers, meters and a table of numbers, in one safetensors file written whole or not at all.
+-- Equal states give equal files. And weights alone, from whatever file holds them.
 local tensor = require 'tycho.tensor'
+local json = require 'tycho.io.json'
 local python = require 'tycho.io.python'
 local safetensors = require 'tycho.io.safetensors'
 local tensors_file = require 'tycho.io.tensors'
 
 local M = {}
 
--- parts: {modules = {name = module}, optimizers = {name = optimiser}, state = table of plain values}.
+-- parts: {modules = {name = module}, optimizers = {name = optimiser}, meters = meters or nil, state = table of plain values}.
 function M.save(path, parts)
   local tensors = {}
-  for name, module in pairs(parts.modules) do
-    for _, entry in ipairs(module:state_dict()) do tensors[name .. '/' .. entry[1]] = entry[2] end
+  local function add(group, name, t) tensors[group .. '/' .. name] = t end
+  for group, module in pairs(parts.modules) do
+    for _, entry in ipairs(module:state_dict()) do add(group, entry[1], entry[2]) end
   end
-  for name, optimizer in pairs(parts.optimizers) do
-    for key, t in pairs(optimizer:state_dict()) do tensors[name .. '/' .. key] = t end
+  for group, optimizer in pairs(parts.optimizers) do
+    for name, t in pairs(optimizer:state_dict()) do add(group, name, t) end
   end
+  for name, t in pairs(parts.meters and parts.meters:state_dict() or {}) do add('meters', name, t) end
   safetensors.save(path, tensors, { state = json.encode(parts.state) })
 end
 
--- Loads into the modules and optimisers of parts; returns the state.
-function M.load(path, parts)
+-- Loads into the modules, optimisers and meters of parts; returns the state. accept(state) [opt] is asked first and may raise.
+function M.load(path, parts, accept)
   local tensors, metadata = safetensors.load(path)
   local groups = {}
   for key, t in tensors:pairs() do
@@ -30,10 +32,14 @@ function M.load(path, parts)
     groups[group] = groups[group] or {}
     groups[group][name] = t
   end
-  local state = metadata and json.decode(metadata.state or '')
-  if not state then error(('%s is not a training checkpoint of this project: no state in its metadata'):format(path), 0) end
+  if not (metadata and metadata.state) then
+    error(('%s is not a training checkpoint of this project: no state in its metadata'):format(path), 0)
+  end
+  local state = json.decode(metadata.state, path)
+  if accept then accept(state) end
   for name, module in pairs(parts.modules) do module:load_state_dict(groups[name] or {}, path) end
   for name, optimizer in pairs(parts.optimizers) do optimizer:load_state_dict(groups[name] or {}) end
+  if parts.meters then parts.meters:load_state_dict(groups.meters or {}) end
   return state
 end
 

@@ -1,4 +1,4 @@
--- One line on a terminal that is rewritten, or a line every now and then in a log.
+-- One line on a terminal that is rewritten, or a line every ten seconds in a log.
 local ffi = require 'ffi'
 local lib = require 'tycho.lib'
 pcall(ffi.cdef, 'int isatty(int fd);')
@@ -14,29 +14,37 @@ end
 
 -- total: steps in all; done: steps done before (a resumed run).
 function Progress:init(label, total, done)
-  self.label, self.total, self.first, self.start, self.shown = label, total, done or 0, lib.cpu.ty_now(), 0
+  self.label, self.total, self.first, self.start = label, total, done or 0, lib.cpu.ty_now()
   self.terminal = ffi.C.isatty(2) == 1
-  self.interval = self.terminal and 0.2 or 10
+  self.interval, self.shown = self.terminal and 0.2 or 10, self.terminal and 0 or self.start
   return self
 end
 
--- After `step` steps; text: what to say besides, items: images or rows done per step, for the rate.
+local function write(self, line, ending)
+  io.stderr:write(self.terminal and '\r\27[K' or '', line, ending)
+  io.stderr:flush()
+end
+
+-- After `step` steps; text: what to say besides, or a function that returns it and is called only when the line is shown. items: images or rows
+-- done per step, for the rate.
 function Progress:update(step, text, items)
   local now = lib.cpu.ty_now()
-  if now - self.shown < self.interval and step < self.total then return end
+  if now - self.shown < self.interval and not (self.terminal and step == self.total) then return end
   self.shown = now
+  if type(text) == 'function' then text = text() end
   local elapsed = now - self.start
   local done = step - self.first
   local left = done > 0 and elapsed / done * (self.total - step) or 0 / 0
   local rate = items and elapsed > 0 and ('  %.0f images/s'):format(items * done / elapsed) or ''
-  local line = ('%s %d/%d  %s%s  %s left'):format(self.label, step, self.total, text or '', rate, duration(left))
-  io.stderr:write(self.terminal and '\r\27[K' .. line or line .. '\n')
-  io.stderr:flush()
+  write(self, ('%s %d/%d  %s%s  %s left'):format(self.label, step, self.total, text or '', rate, duration(left)), self.terminal and '' or '\n')
 end
+
+-- A line that stays, above the one that is rewritten.
+function Progress:say(text) write(self, text, '\n') end
 
 -- Ends the line. text replaces it, if given.
 function Progress:finish(text)
-  if self.terminal then io.stderr:write(text and '\r\27[K' .. text .. '\n' or '\n') elseif text then io.stderr:write(text .. '\n') end
+  if text then self:say(text) elseif self.terminal then io.stderr:write('\n') end
 end
 
 function Progress:elapsed() return lib.cpu.ty_now() - self.start end

@@ -1,8 +1,16 @@
 -- A run's directory: everything that says what was run and what came of it, as plain files. Never shared, never overwritten.
+--   config.yml       the resolved settings; a directory without it is no run
+--   arguments.txt, versions.json, scripts/    see tycho.train.provenance
+--   metrics.jsonl    one object for every row of metrics; metrics.csv: the same as a table
+--   train.log        what was said, with the time of day; nothing else here depends on a clock
+--   lock             held by the process that trains it
 local lfs = require 'lfs'
-local json = require 'dkjson'
+local csv = require 'tycho.io.csv'
 local file = require 'tycho.io.file'
 local generator = require 'tycho.generator'
+local json = require 'tycho.io.json'
+local nearest = require 'tycho.nearest'
+local provenance = require 'tycho.train.provenance'
 
 local Run = {}
 Run.__index = Run
@@ -21,9 +29,19 @@ local function make_directories(path)
 end
 M.make_directories = make_directories
 
+local function remove_tree(path)
+  if lfs.symlinkattributes(path, 'mode') == 'directory' then
+    for name in lfs.dir(path) do
+      if name ~= '.' and name ~= '..' then remove_tree(path .. '/' .. name) end
+    end
+  end
+  os.remove(path)
+end
+
 -- NaN and infinities have no JSON numbers; they are written as strings.
 local function encodable(value)
-  if type(value) == 'number' and (value ~= value or value == math.huge or value == -math.huge) then return tostring(value) end
+  if type(value) == 'number' and value ~= value then return 'nan' end
+  if value == math.huge or value == -math.huge then return tostring(value) end
   if type(value) ~= 'table' then return value end
   local out = {}
   for k, v in pairs(value) do out[k] = encodable(v) end
@@ -31,79 +49,183 @@ local function encodable(value)
 end
 function M.encode(value, indent) return json.encode(encodable(value), { indent = indent }) end
 
-local function write_text(path, text)
-  file.write(path, function(out) out:write(text) end)
-end
+-- ---- making and finding ----
 
--- A new directory OUT/<date>_<time>_<name>_<4 hex digits>, with the resolved configuration, the command line, the script's text and versions.
--- info: {config = text, arguments = list, script = path or nil, versions = table}.
-function M.create(out, name, info)
-  make_directories(out)
+-- Makes the directory; it did not exist before.
+local function make_new(out, name)
   local draws = generator(os.time() % 2^31, math.floor(os.clock() * 1e6) % 2^31)
   for _ = 1, 100 do
     local path = ('%s/%s_%s_%04x'):format(out, os.date('%Y%m%d_%H%M%S'), name, draws:integer(65536))
-    if lfs.mkdir(path) then
-      local self = setmetatable({ path = path }, Run)
-      write_text(path .. '/config.yml', info.config)
-      write_text(path .. '/arguments.txt', table.concat(info.arguments, '\n') .. '\n')
-      write_text(path .. '/versions.json', M.encode(info.versions, true) .. '\n')
-      local script = info.script and io.open(info.script, 'r')
-      if script then
-        write_text(path .. '/script.lua', script:read('*a'))
-        script:close()
-      end
-      return self
-    end
+    if lfs.mkdir(path) then return path end
     if not lfs.attributes(path) then error(('cannot make the run directory %s: is %s writable?'):format(path, out), 0) end
   end
   error('cannot find a free run directory under ' .. out, 0)
 end
 
--- The directory of an earlier run.
-function M.open(path)
-  if lfs.attributes(path .. '/config.yml', 'mode') ~= 'file' then
-    error(('%s is not a run directory: expected config.yml in it'):format(path), 0)
+-- Nothing is in path, or only what was left of a file that was being written.
+local function is_empty(path)
+  if lfs.attributes(path, 'mode') ~= 'directory' then return false end
+  for name in lfs.dir(path) do
+    if name ~= '.' and name ~= '..' and not name:match('%.tmp$') then return false end
   end
-  return setmetatable({ path = path }, Run)
+  return true
 end
 
--- The newest run of this name under out that has the file, or nil.
-function M.newest(out, name, having)
+-- Raises if something is at path, where a new run is to go.
+function M.check_new(path)
+  if lfs.attributes(path) and not is_empty(path) then
+    error(('run_dir=%s: this exists already, and a run never writes over another; resume=%s goes on with that run'):format(path, path), 0)
+  end
+end
+
+local function make_named(path)
+  M.check_new(path)
+  make_directories(path)
+  return path
+end
+
+-- A new directory: OUT/<date>_<time>_<name>_<4 hex digits>, or info.path. info.config: text of the resolved settings. After a failure nothing of
+-- it stays.
+function M.create(out, name, info)
+  local path
+  if info.path then
+    path = make_named((info.path:gsub('(.)/+$', '%1')))
+  else
+    make_directories(out)
+    path = make_new(out, name)
+  end
+  local self = setmetatable({ path = path, rows = {} }, Run)
+  local ok, message = pcall(function()
+    self:write('config.yml', info.config)
+    self:save_provenance()
+  end)
+  if not ok then
+    remove_tree(path)
+    error(message, 0)
+  end
+  return self
+end
+
+function Run:save_provenance()
+  provenance.save(function(name, text) self:write(name, text) end)
+end
+
+local function is_run(path) return lfs.attributes(path .. '/config.yml', 'mode') == 'file' end
+
+-- Raises what is wrong with path if it is no run's directory. key: the setting that names it.
+function M.check(path, key)
+  if is_run(path) then return end
+  local folder, base = path:match('^(.*)/([^/]+)/*$')
+  folder, base = folder or '.', base or path
+  local names = {}
+  if lfs.attributes(folder, 'mode') == 'directory' then
+    for name in lfs.dir(folder) do
+      if is_run(folder .. '/' .. name) then names[#names + 1] = name end
+    end
+  end
+  local near = nearest(base, names)
+  error(('%s=%s: %s; expected the directory of a run, with config.yml in it%s'):format(key, path,
+    lfs.attributes(path) and 'this is no run' or 'there is no such directory', near and ('; did you mean %s/%s?'):format(folder, near) or ''), 0)
+end
+
+-- The directory of an earlier run.
+function M.open(path)
+  M.check(path, 'run')
+  return setmetatable({ path = path, rows = {} }, Run)
+end
+
+-- The newest run of this name under out, or nil.
+function M.newest(out, name)
   local found
   if lfs.attributes(out, 'mode') ~= 'directory' then return nil end
   for entry in lfs.dir(out) do
     local path = out .. '/' .. entry
-    if entry:match('^%d+_%d+_(.*)_%x+$') == name and lfs.attributes(path .. '/' .. having) and (not found or path > found) then found = path end
+    if entry:match('^%d+_%d+_(.*)_%x+$') == name and is_run(path) and (not found or path > found) then found = path end
   end
   return found
 end
 
--- Appends one object to metrics.jsonl.
-function Run:log(values)
-  local metrics, why = io.open(self.path .. '/metrics.jsonl', 'a')
-  if not metrics then error('cannot write ' .. why, 0) end
-  local ok, message = metrics:write(M.encode(values), '\n')
-  metrics:close()
-  if not ok then error(('cannot write %s/metrics.jsonl: %s'):format(self.path, message), 0) end
+-- ---- one process at a time ----
+
+-- Takes the run for this process, and clears away what a killed one left half-written. The lock ends with the process, however it ends.
+function Run:take()
+  self.lock = file.lock(self.path .. '/lock')
+  if not self.lock then error(('%s is in use: another process trains this run; wait for it, or stop it'):format(self.path), 0) end
+  file.remove_leftovers(self.path)
+  if not provenance.is_complete(self.path) then self:save_provenance() end
 end
 
--- Keeps only the lines of metrics.jsonl for which keep(object) is true: what a resumed run will write again goes.
+function Run:release()
+  if self.lock then
+    self.lock:close()
+    self.lock = nil
+  end
+end
+
+-- ---- writing ----
+
+-- Names of all columns of rows: epoch and iteration first, the others sorted.
+local function columns_of(rows)
+  local names, seen = { 'epoch', 'iteration' }, { epoch = true, iteration = true }
+  for _, row in ipairs(rows) do
+    for name in pairs(row) do
+      if not seen[name] then
+        seen[name] = true
+        names[#names + 1] = name
+      end
+    end
+  end
+  table.sort(names, function(a, b)
+    if a == b then return false end
+    if a == 'epoch' or b == 'epoch' then return a == 'epoch' end
+    if a == 'iteration' or b == 'iteration' then return a == 'iteration' end
+    return a < b
+  end)
+  return names
+end
+
+local function line_of(row) return json.encode(encodable(row), { keyorder = columns_of { row } }) .. '\n' end
+
+-- Adds a row (name -> number) to metrics.jsonl and metrics.csv.
+function Run:log(row)
+  table.insert(self.rows, row)
+  file.append(self.path .. '/metrics.jsonl', line_of(row))
+  self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
+end
+
+-- Goes back to the rows for which keep(row) is true: what a resumed run will write again goes, and so does half a line of a killed one.
 function Run:trim(keep)
-  local metrics = io.open(self.path .. '/metrics.jsonl', 'r')
+  self.rows = {}
+  local metrics = io.open(self.path .. '/metrics.jsonl', 'rb')
   if not metrics then return end
   local lines = {}
   for line in metrics:lines() do
-    local object = json.decode(line)
-    if object and keep(object) then lines[#lines + 1] = line .. '\n' end
+    local ok, row = pcall(json.decode, line)
+    if ok and keep(row) then
+      table.insert(self.rows, row)
+      lines[#lines + 1] = line .. '\n'
+    end
   end
   metrics:close()
-  write_text(self.path .. '/metrics.jsonl', table.concat(lines))
+  self:write('metrics.jsonl', table.concat(lines))
+  self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
 end
 
--- Writes NAME whole or not at all; returns its path.
+-- Adds a line to train.log. A log that cannot be written stops nothing.
+function Run:say(text)
+  local log = io.open(self.path .. '/train.log', 'a')
+  if log then
+    log:write(os.date('%Y-%m-%d %H:%M:%S'), '  ', text, '\n')
+    log:close()
+  end
+end
+
+-- Writes NAME, a path below the directory, whole or not at all; returns its path.
 function Run:write(name, text)
-  write_text(self.path .. '/' .. name, text)
-  return self.path .. '/' .. name
+  local path = self.path .. '/' .. name
+  make_directories(path:match('^(.*)/[^/]*$'))
+  file.write(path, function(out) out:write(text) end)
+  return path
 end
 
 return M
