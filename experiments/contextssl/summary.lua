@@ -5,7 +5,7 @@ local function text(x, format) return x and (format or '%.3f'):format(x) or '-' 
 
 -- A few words on the epoch so far, for the line that is rewritten.
 function M.status(means)
-  return ('loss %s  rotation R2 %s  colour R2 %s'):format(text(means.loss), text(means.rot_r2, '%.2f'), text(means.color_r2, '%.2f'))
+  return ('loss %s  R2 rot %s color %s'):format(text(means.loss), text(means.rot_r2, '%.2f'), text(means.color_r2, '%.2f'))
 end
 
 -- One line on an epoch's training meters.

@@ -152,10 +152,15 @@ function M.write(path, fn)
   sync_folder_of(path)
 end
 
--- Removes what M.write left in folder when its process was killed. Nobody else may be writing there.
+-- Removes what M.write left in folder and below it when its process was killed. Nobody else may be writing there.
 function M.remove_leftovers(folder)
   for name in lfs.dir(folder) do
-    if name:match('%.%d+%.tmp$') then os.remove(folder .. '/' .. name) end
+    local path = folder .. '/' .. name
+    if name:match('%.%d+%.tmp$') then
+      os.remove(path)
+    elseif name ~= '.' and name ~= '..' and lfs.symlinkattributes(path, 'mode') == 'directory' then
+      M.remove_leftovers(path)
+    end
   end
 end
 
