@@ -5,7 +5,6 @@ local lfs = require 'lfs'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
-local evaluation = require 'experiments.contextssl.evaluation'
 local monitor = require 'experiments.contextssl.monitor'
 
 local folder = os.tmpname()
@@ -212,22 +211,6 @@ describe('training', function()
       assert.is_number(rows[2][key], key)
     end
     assert(rows[2]['eval/knn_feat'] >= 0 and rows[2]['eval/knn_feat'] <= 1)
-  end)
-
-  it('evaluates every context length in range', function()
-    local model = run { epochs = 1 }
-    local result = quietly(evaluation.by_context, model, open 'train', open 'val', { lengths = { 0, 2, 6 }, block_size = 8, context_seed = 0,
-      probe = { epochs = 2, learning_rate = 1e-3, batch_size = 256, seed = 0 } })
-    for _, mode in ipairs { 'rot', 'color' } do
-      for _, c in ipairs { 0, 2, 6 } do
-        for _, scores in ipairs { result.r2, result.r2_probe } do
-          local score = scores[mode][c]
-          assert(score.rotation < 1 and score.color < 1, ('%s %d: %g %g'):format(mode, c, score.rotation, score.color))
-        end
-      end
-    end
-    assert.same(result.r2.rot[0], result.r2.color[0])
-    assert(result.floor.color < 0.1 and result.floor.rotation > 0.2, 'floors')
   end)
 
   it('draws environments with their probabilities, from the seed alone', function()

@@ -1,126 +1,130 @@
--- R2 by context length. Features, and embeddings per (mode, context length), are computed once and kept; the trained read-out and freshly
--- trained probes work on those.
+-- What the evaluation scripts begin with: settings checked, the saved model, both splits of the data, the store of embeddings, and the list of
+-- contexts; and what they end with: results by mode and context length in a run directory.
 local tycho = require 'tycho'
-local context = require 'experiments.contextssl.context'
-local metrics = require 'experiments.contextssl.metrics'
-local probes = require 'experiments.contextssl.probes'
-local latents = require 'experiments.contextssl.latents'
-local progress = require 'tycho.train.progress'
+local config_file = require 'tycho.config'
+local run_directory = require 'tycho.train.run'
+local data = require 'experiments.contextssl.data'
+local embeddings = require 'experiments.contextssl.embeddings'
+local pretrained = require 'experiments.contextssl.pretrained'
 
 local M = {}
-local CHUNK = 256
 
--- Calls fn(start, count) over n rows and stacks the results. Each chunk's temporaries are freed.
-local function in_chunks(n, fn)
-  local pieces = {}
-  for start = 0, n - 1, CHUNK do
-    pieces[#pieces + 1] = tycho.scope(fn, start, math.min(CHUNK, n - start))
+local function fail(message, ...) error(message:format(...), 0) end
+
+-- eval_ctxt: even numbers of tokens from 0 to block_size, each once.
+function M.check_lengths(lengths, block_size)
+  if type(lengths) ~= 'table' or #lengths == 0 then
+    fail('eval_ctxt must be a list of context lengths such as [0,2,6], got %s', type(lengths) == 'table' and '[]' or tostring(lengths))
   end
-  return tycho.cat(pieces)
-end
-
--- Features (N,E) and states (N,6) of all views of all objects, in the order object * views + view.
-function M.features(model, dataset, line)
-  local n = dataset:size() * dataset.views
-  local features = in_chunks(n, function(start, count)
-    local items = {}
-    for i = 1, count do items[i] = start + i - 1 end
-    line:update(start, dataset.split)
-    return model.enc(dataset:images(items))
-  end)
-  local states = {}
-  for i = 0, n - 1 do states[i + 1] = dataset:state(math.floor(i / dataset.views), i % dataset.views) end
-  return features, tycho.tensor(states)
-end
-
--- z+ (N, projection_dim), normalised: what the model embeds each image to behind a context, without an action.
-function M.embeddings(model, features, memory)
-  return in_chunks(features:size(0), function(start, count)
-    return context.embed(model, features:narrow(0, start, count), nil, memory):normalize()
-  end)
-end
-
--- The trained read-out (aug_predictor on z+) against each view's own state.
-local function readout(model, embeddings, states)
-  local output = in_chunks(embeddings:size(0), function(start, count) return model.aug_predictor(embeddings:narrow(0, start, count)) end)
-  return { rotation = metrics.r2(output:narrow(1, 0, 4), states:narrow(1, 0, 4)),
-    color = metrics.r2(output:narrow(1, 4, 2), states:narrow(1, 4, 2)) }
-end
-
--- Pairs of two views of each object: row numbers of both views, and actions (n,6).
-local function draw_pairs(dataset, generator, repeats)
-  local first, second, actions = {}, {}, {}
-  for _ = 1, repeats do
-    for _, object in ipairs(generator:permutation(dataset:size())) do
-      local views = generator:choose(2, dataset.views)
-      first[#first + 1], second[#second + 1] = object * dataset.views + views[1], object * dataset.views + views[2]
-      actions[#actions + 1] = latents.action(dataset:state(object, views[1]), dataset:state(object, views[2]))
+  local seen = {}
+  for _, c in ipairs(lengths) do
+    if type(c) ~= 'number' or c < 0 or c % 2 ~= 0 then
+      fail('eval_ctxt: context lengths are even numbers of tokens (pairs), got %s', tostring(c))
     end
+    if c > block_size then fail('eval_ctxt: %d is longer than block_size=%d; the context holds %d tokens', c, block_size, block_size) end
+    if seen[c] then fail('eval_ctxt holds %d twice', c) end
+    seen[c] = true
   end
-  return first, second, tycho.tensor(actions)
 end
 
--- A probe trained on the train set's embeddings, pairs drawn anew each epoch, scored on the held-out ones.
-local function probe_score(train, val, train_embeddings, val_embeddings, settings)
-  local generator = tycho.generator(settings.seed, 200)
-  local probe = probes.pair(train_embeddings:size(1), settings.learning_rate)
-  for _ = 1, settings.epochs do
-    tycho.scope(function()
-      local first, second, actions = draw_pairs(train, generator, 1)
-      local x = tycho.cat({ train_embeddings:index_select(first), train_embeddings:index_select(second) }, 1)
-      for start = 0, x:size(0) - 1, settings.batch_size do
-        local count = math.min(settings.batch_size, x:size(0) - start)
-        probe:step(x:narrow(0, start, count), actions:narrow(0, start, count))
-      end
-    end)
+local function check(config)
+  M.check_lengths(config.eval_ctxt, config.block_size)
+  for _, key in ipairs { 'epochs', 'batch_size', 'log_interval' } do
+    local value = config[key]
+    if value < 1 or value ~= math.floor(value) then fail('%s must be a whole number from 1, got %s', key, tostring(value)) end
   end
-  return tycho.scope(function()
-    local first, second, actions = draw_pairs(val, tycho.generator(settings.seed, 201), 5)
-    local x = tycho.cat({ val_embeddings:index_select(first), val_embeddings:index_select(second) }, 1)
-    local score = probe:score(x, actions)
-    score.floor = metrics.floor(actions:narrow(1, 0, 4))
-    return score
-  end)
+  if config.env_type ~= 'double' then fail('env_type=%s: only double is there (rotation and colour)', tostring(config.env_type)) end
+  for _, key in ipairs { 'cache_type', 'split' } do
+    if config[key] ~= 'train' and config[key] ~= 'val' then fail('%s must be train or val, got %s', key, tostring(config[key])) end
+  end
+  config_file.require_path(config, 'data_dir')
 end
 
--- options: lengths (context lengths), block_size, context_seed, probe = {epochs, learning_rate, batch_size, seed}.
--- Returns {r2 = {rot = {[c] = {rotation, color}}, color = ...}, r2_probe = the same, floor = {rotation, color}, floor_probe = {...}}.
-function M.by_context(model, train, val, options)
-  local modes = { 'rot', 'color' }
-  return model:evaluating(function()
-    local line = progress('features', train:size() * train.views)
-    local train_features, train_states = M.features(model, train, line)
-    local val_features, states = M.features(model, val, line)
-    line:finish(('encoded %d images in %.0f s'):format(train_states:size(0) + states:size(0), line:elapsed()))
-    local examples = train:context(options.block_size / 2, options.context_seed)
-    local result = { r2 = {}, r2_probe = {}, floor = { rotation = metrics.floor(states:narrow(1, 0, 4)),
-      color = metrics.floor(states:narrow(1, 4, 2)) }, floor_probe = { color = 0 } }
-    line = progress('probes', #modes * #options.lengths)
-    local done, alone, alone_probe = 0, nil, nil
-    for _, mode in ipairs(modes) do
-      local memory = context.encode(model, examples, mode)
-      result.r2[mode], result.r2_probe[mode] = {}, {}
-      for _, c in ipairs(options.lengths) do
-        local score, probe
-        if c == 0 and alone then
-          score, probe = alone, alone_probe
-        else
-          score, probe = tycho.scope(function()
-            local cut = context.cut(memory, c)
-            local z_train, z_val = M.embeddings(model, train_features, cut), M.embeddings(model, val_features, cut)
-            return readout(model, z_val, states), tycho.with_grad(probe_score, train, val, z_train, z_val, options.probe)
-          end)
-          if c == 0 then alone, alone_probe = score, probe end
-        end
-        result.r2[mode][c], result.r2_probe[mode][c] = score, { rotation = probe.rotation, color = probe.color }
-        result.floor_probe.rotation = probe.floor
-        done = done + 1
-        line:update(done, ('%s context, %d tokens'):format(mode, c))
+-- Modes of the contexts: with actions rot, color and none; a model without actions knows only none.
+function M.modes(config) return config.is_invariant and { 'none' } or { 'rot', 'color', 'none' } end
+
+-- Everything that an evaluation needs, or an error before anything long has begun.
+function M.open(config)
+  check(config)
+  local path = pretrained.path(config)
+  local self = { config = config, path = path, model = pretrained.load(path, config) }
+  local datasets = {}
+  for _, split in ipairs { 'train', 'val' } do
+    datasets[split] = data.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
+      image_std = config.image_std }
+    print(('%s: %d objects, %d views each'):format(split, datasets[split]:size(), datasets[split].views))
+  end
+  local pairs_wanted, there = config.block_size / 2, datasets[config.cache_type]:size()
+  if there < pairs_wanted then
+    print(('the context of %d pairs is drawn from %d objects: some come more than once'):format(pairs_wanted, there))
+  end
+  self.datasets = datasets
+  self.store = embeddings.open(self.model, datasets, config)
+  return self
+end
+
+-- A directory for the results of a script.
+function M.start(config, script)
+  local name = config.name:match('^<.*>$') and script or config.name
+  return run_directory.create(config.out, name, {
+    config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
+    versions = { tycho = tycho.version, luajit = jit.version, threads = tycho.threads() },
+  })
+end
+
+-- Every z+ once: list of {mode, c}, and the position in it by mode and c (without context all modes are one).
+function M.contexts(modes, lengths)
+  local list, position = {}, {}
+  for _, mode in ipairs(modes) do
+    position[mode] = {}
+    for _, c in ipairs(lengths) do
+      if c == 0 and mode ~= modes[1] then
+        position[mode][c] = position[modes[1]][c]
+      else
+        list[#list + 1] = { mode, c }
+        position[mode][c] = #list
       end
     end
-    line:finish(('evaluated %d contexts in %.0f s'):format(done, line:elapsed()))
-    return result
-  end)
+  end
+  return list, position
+end
+
+-- Rows of results (report.lua) of all modes and lengths, from lists of scores by metric key. position: of M.contexts; before: how many scores come
+-- before those of the contexts (default 0).
+function M.rows(scores, embedding, position, modes, lengths, before)
+  local rows = {}
+  for _, mode in ipairs(modes) do
+    for _, c in ipairs(lengths) do rows[#rows + 1] = M.row(scores, (before or 0) + position[mode][c], embedding, mode, c) end
+  end
+  return rows
+end
+
+-- One row from entry i of lists of scores by metric key.
+function M.row(scores, i, embedding, mode, c)
+  local row = { embedding = embedding, split = 'val', mode = mode, context = c }
+  for key, list in pairs(scores) do row[key] = list[i] end
+  return row
+end
+
+-- Logs the rows of an epoch in metrics.jsonl, under names such as z+/rot/c2/color_r2.
+function M.log(run, epoch, loss, rows)
+  local values = { epoch = epoch, loss = loss }
+  for _, row in ipairs(rows) do
+    local name = row.mode and ('%s/%s/c%d'):format(row.embedding, row.mode, row.context) or row.embedding
+    for key, value in pairs(row) do
+      if type(value) == 'number' and key ~= 'context' then values[name .. '/' .. key] = value end
+    end
+  end
+  run:log(values)
+end
+
+-- What results.json says beside the rows.
+function M.results(self, script, rows, more)
+  local config = self.config
+  local results = { evaluation = script, model = self.path, data_dir = config.data_dir, embeddings = self.store.folder, seed = config.seed,
+    context_seed = config.context_seed, eval_ctxt = config.eval_ctxt, rows = rows }
+  for key, value in pairs(more) do results[key] = value end
+  return results
 end
 
 return M

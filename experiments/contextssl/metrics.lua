@@ -3,6 +3,21 @@ local tycho = require 'tycho'
 
 local M = {}
 
+-- R2 of rows that come in pieces: meter:add(output, target), meter:value().
+local R2 = {}
+R2.__index = R2
+function M.r2_meter() return setmetatable({ residual = 0, sum = 0, squares = 0, count = 0 }, R2) end
+
+function R2:add(output, target)
+  tycho.no_grad(tycho.scope, function()
+    output, target = output:to('f64'), target:to('f64')
+    self.residual = self.residual + (target - output):square():sum():item()
+    self.sum, self.squares = self.sum + target:sum():item(), self.squares + target:square():sum():item()
+    self.count = self.count + target:numel()
+  end)
+end
+function R2:value() return 1 - self.residual / (self.squares - self.sum ^ 2 / self.count) end
+
 -- 1 - sum (y - o)^2 / sum (y - mean y)^2 with one mean for the whole matrix, as the reference. A constant predictor therefore
 -- scores above 0 where columns have different means (M.floor). As a scalar tensor (f64), for meters that must not wait for a device.
 function M.r2_tensor(output, target)
@@ -17,6 +32,23 @@ function M.r2(output, target) return M.r2_tensor(output, target):item() end
 function M.floor(target)
   return tycho.no_grad(function() return M.r2(target:mean(0, true):expand(target.shape), target) end)
 end
+
+-- Share of rows whose largest logit is the label's, of rows that come in pieces: meter:add(logits, labels), meter:value().
+local Accuracy = {}
+Accuracy.__index = Accuracy
+function M.accuracy_meter() return setmetatable({ hits = 0, count = 0 }, Accuracy) end
+
+function Accuracy:add(logits, labels)
+  tycho.no_grad(tycho.scope, function()
+    local _, best = logits:max()
+    local n, found, wanted = labels:numel(), best:ptr(), labels:ptr()
+    for i = 0, n - 1 do
+      if found[i] == wanted[i] then self.hits = self.hits + 1 end
+    end
+    self.count = self.count + n
+  end)
+end
+function Accuracy:value() return self.hits / self.count end
 
 -- Share of rows whose largest logit is the label's, as a scalar tensor (f64).
 function M.accuracy_tensor(logits, labels)
@@ -37,12 +69,12 @@ function M.similarities(p)
   end)
 end
 
--- score(output, target) at the positions {0, 1, T-2, T-1} of every sequence of T rows. Returns a list of {position, value}. Rows beyond the last
--- whole sequence are left out.
-function M.by_position(score, output, target, T)
+-- score(output, target) at the positions (default {0, 1, T-2, T-1}) of every sequence of T rows. Returns a list of {position, value}. Rows beyond
+-- the last whole sequence are left out.
+function M.by_position(score, output, target, T, positions)
   local sequences = math.floor(output:size(0) / T)
   local values = {}
-  for _, position in ipairs { 0, 1, T - 2, T - 1 } do
+  for _, position in ipairs(positions or { 0, 1, T - 2, T - 1 }) do
     local rows = {}
     for s = 0, sequences - 1 do rows[s + 1] = s * T + position end
     if #rows > 0 then

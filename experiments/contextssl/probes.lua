@@ -1,27 +1,89 @@
--- Freshly trained probes of the pair evaluation: from the embeddings of an object's two views they predict the action between
--- them. Rotation by an MLP (two hidden layers of 1024), colour by a linear layer; Adam, all heads of one evaluation together.
+-- Probes: small networks that are trained on embeddings of a frozen model, to tell what those hold. Rotation by an MLP (two hidden layers of 1024),
+-- colour and class by a linear layer, all by Adam. The heads of many embeddings (of every mode and context length) share nothing but the batch,
+-- so their weights are stacked and one step trains them all.
 local tycho = require 'tycho'
-local nn = tycho.nn
-local model = require 'experiments.contextssl.model'
+local Module = require 'tycho.nn.Module'
+local initialize = require 'tycho.nn.initialize'
+local progress = require 'tycho.train.progress'
 local metrics = require 'experiments.contextssl.metrics'
 
-local PairProbe = {}
-PairProbe.__index = PairProbe
 local M = {}
 
--- A probe for embeddings of the given width.
-function M.pair(width, learning_rate)
-  local self = setmetatable({ rotation = model.mlp(2 * width, 1024, 4), color = nn.Linear(2 * width, 2) }, PairProbe)
-  local parameters = self.rotation:parameters()
-  for _, p in ipairs(self.color:parameters()) do parameters[#parameters + 1] = p end
+local HIDDEN = 1024
+local DRAWS = 200 -- stream of the seed
+
+-- `count` networks of one shape: linear layers of the given widths with ReLU between them. weightI (count, in, out), biasI (count, 1, out), both
+-- U(-1/sqrt(in), 1/sqrt(in)) at first, as PyTorch's.
+M.Heads = Module.class()
+function M.Heads:init(count, widths)
+  rawset(self, 'depth', #widths - 1)
+  for i = 1, self.depth do
+    local bound = 1 / math.sqrt(widths[i])
+    self['weight' .. i] = Module.parameter(initialize.uniform({ count, widths[i], widths[i + 1] }, bound))
+    self['bias' .. i] = Module.parameter(initialize.uniform({ count, 1, widths[i + 1] }, bound))
+  end
+end
+
+-- x (count, B, in) -> (count, B, out)
+function M.Heads:forward(x)
+  for i = 1, self.depth do
+    x = x:matmul(self['weight' .. i]) + self['bias' .. i]
+    if i < self.depth then x = x:relu() end
+  end
+  return x
+end
+
+local Probe = {}
+Probe.__index = Probe
+
+-- Heads for `count` embeddings of the given width: rotation (4), color (2) and, where classes is given, class.
+function M.new(count, width, learning_rate, classes)
+  local self = setmetatable({ count = count, heads = {
+    rotation = M.Heads(count, { width, HIDDEN, HIDDEN, 4 }),
+    color = M.Heads(count, { width, 2 }),
+    class = classes and M.Heads(count, { width, classes }),
+  } }, Probe)
+  local parameters = {}
+  for _, name in ipairs { 'rotation', 'color', 'class' } do
+    for _, p in ipairs(self.heads[name] and self.heads[name]:parameters() or {}) do parameters[#parameters + 1] = p end
+  end
   self.optimizer = tycho.optim.Adam(parameters, { lr = learning_rate })
   return self
 end
 
--- One step on x (B, 2 width) and actions r (B,6). Returns the loss tensor.
-function PairProbe:step(x, r)
+-- Columns of a state or an action, counted from 0: the first, and how many.
+local columns = { rotation = { 0, 4 }, color = { 4, 2 } }
+
+local function part(states, attribute) return states:narrow(-1, unpack(columns[attribute])) end
+
+-- Output of every head by attribute, each (count, B, ...). batch: unit (count, B, width), what rotation and colour are read from; raw, of the same
+-- shape, what the class is read from.
+function Probe:outputs(batch)
+  local heads = self.heads
+  return { rotation = heads.rotation(batch.unit), color = heads.color(batch.unit), class = heads.class and heads.class(batch.raw) }
+end
+
+-- Loss of every head by attribute: mean squared error, cross entropy; each (count). batch as Probe:outputs, and states (B,6), or (count, B, 6)
+-- where heads have targets of their own; labels int64 (B).
+function Probe:losses(batch)
+  local out, losses = self:outputs(batch), {}
+  for attribute in pairs(columns) do
+    losses[attribute] = (out[attribute] - part(batch.states, attribute)):square():reshape({ self.count, -1 }):mean(1)
+  end
+  if out.class then
+    local each = {}
+    for i = 0, self.count - 1 do each[i + 1] = out.class:select(0, i):cross_entropy(batch.labels) end
+    losses.class = tycho.stack(each)
+  end
+  return losses
+end
+
+-- One step on a batch as Probe:losses. Returns the sum of all losses.
+function Probe:step(batch)
   return tycho.scope(function()
-    local loss = self.rotation(x):mse(r:narrow(1, 0, 4)) + self.color(x):mse(r:narrow(1, 4, 2))
+    local losses = self:losses(batch)
+    local loss = losses.rotation:sum() + losses.color:sum()
+    if losses.class then loss = loss + losses.class:sum() end
     self.optimizer:zero_grad()
     loss:backward()
     self.optimizer:step()
@@ -29,11 +91,57 @@ function PairProbe:step(x, r)
   end)
 end
 
--- R2 of rotation and colour on x (N, 2 width), r (N,6).
-function PairProbe:score(x, r)
-  return tycho.no_grad(tycho.scope, function()
-    return { rotation = metrics.r2(self.rotation(x), r:narrow(1, 0, 4)), color = metrics.r2(self.color(x), r:narrow(1, 4, 2)) }
+-- Scores of every head over batches: lists rotation_r2 and color_r2 and, with classes, top1 (share of right classes). batches: an iterator of
+-- batches as Probe:losses.
+function Probe:scores(batches)
+  local meters = { rotation = {}, color = {}, class = self.heads.class and {} }
+  tycho.no_grad(function()
+    for batch in batches do
+      tycho.scope(function()
+        local out = self:outputs(batch)
+        for attribute, output in pairs(out) do
+          for i = 1, self.count do
+            local meter = meters[attribute][i] or (attribute == 'class' and metrics.accuracy_meter or metrics.r2_meter)()
+            meters[attribute][i] = meter
+            local target = attribute == 'class' and batch.labels or part(batch.states, attribute)
+            meter:add(output:select(0, i - 1), target.ndim == 3 and target:select(0, i - 1) or target)
+          end
+        end
+      end)
+    end
   end)
+  local function values(attribute)
+    local list = {}
+    for i, meter in ipairs(meters[attribute] or {}) do list[i] = meter:value() end
+    return list
+  end
+  return { rotation_r2 = values 'rotation', color_r2 = values 'color', top1 = self.heads.class and values 'class' }
+end
+
+-- Trains for options.epochs; an epoch is a random order of options.objects objects in batches of options.batch_size. options.step(objects, generator)
+-- makes one step on a list of objects, draws what it needs and returns the loss; options.log(epoch, loss) is called every options.log_interval
+-- epochs with the last loss. All draws follow from options.seed. Returns false after Ctrl-C.
+function M.train(options)
+  local generator = tycho.generator(options.seed, DRAWS)
+  local steps = math.ceil(options.objects / options.batch_size)
+  local line = progress('probes', options.epochs * steps)
+  tycho.on_interrupt('flag')
+  local finished = true
+  for epoch = 1, options.epochs do
+    local order, loss = generator:permutation(options.objects), nil
+    for step = 1, steps do
+      local first = (step - 1) * options.batch_size
+      loss = tycho.scope(options.step, { unpack(order, first + 1, math.min(first + options.batch_size, #order)) }, generator)
+      finished = not tycho.interrupted()
+      if not finished then break end
+      line:update((epoch - 1) * steps + step, ('epoch %d'):format(epoch))
+    end
+    if not finished then break end
+    if options.log and epoch % options.log_interval == 0 then options.log(epoch, loss:item()) end
+  end
+  tycho.on_interrupt(nil)
+  line:finish(finished and ('trained the probes in %.0f s'):format(line:elapsed()) or 'stopped; the probes are not kept, the embeddings are')
+  return finished
 end
 
 return M

@@ -3,38 +3,41 @@ local tycho = require 'tycho'
 
 local M = {}
 M.HITS = { 1, 2, 5, 10 }
+M.NAMES = { 'MRR', 'H@1', 'H@2', 'H@5', 'H@10' } -- of the entries of a summary
 
--- Ranks (1 = best) of the target view among the views of its object by cosine. zr (N,D): queries; zplus (M,D): stored embeddings of all views in the
--- order object * views + view; target: int64 (N), each query's row in that order. Queries of objects that are not stored whole are left
--- out. Returns a list of ranks and the list of kept queries (from 0).
-function M.ranks(zr, zplus, target, views)
-  return tycho.no_grad(function()
-    zr, zplus = zr:normalize(), zplus:normalize()
-    local ranks, kept = {}, {}
-    local whole = math.floor(zplus:size(0) / views)
-    local q, z, width = zr:ptr(), zplus:ptr(), zr:size(1)
-    for i = 0, zr:size(0) - 1 do
-      local row = tonumber(target:ptr()[i])
-      local object = math.floor(row / views)
-      if object < whole then
-        local scores = {}
-        for v = 0, views - 1 do
-          local dot = 0
-          for d = 0, width - 1 do dot = dot + q[i * width + d] * z[(object * views + v) * width + d] end
-          scores[v] = dot
-        end
-        local rank = 1
-        for v = 0, views - 1 do
-          if scores[v] > scores[row % views] then rank = rank + 1 end
-        end
-        ranks[#ranks + 1], kept[#kept + 1] = rank, i
+-- Ranks (1 = best) of the target view among the views of its object by cosine, or by the plain product where normalize is false. zr (N,D): queries;
+-- zplus (M,D): embeddings of all views in the order object * views + view; target: int64 (N), each query's row in that order. Equal scores, and
+-- those that are not numbers, count against the query. Queries of objects that are not stored whole are left out. Returns a list of ranks and the
+-- list of kept queries (from 0).
+function M.ranks(zr, zplus, target, views, normalize)
+  local ranks, kept = {}, {}
+  local whole = math.floor(zplus:size(0) / views)
+  local rows, n = target:ptr(), target:numel()
+  local function object_of(i) return math.floor(tonumber(rows[i]) / views) end
+  -- Neighbouring queries of one object share a product.
+  local function rank_run(first, count, object)
+    local queries, candidates = zr:narrow(0, first, count), zplus:narrow(0, object * views, views)
+    if normalize ~= false then queries, candidates = queries:normalize(), candidates:normalize() end
+    local scores = queries:matmul(candidates:transpose(0, 1)):ptr()
+    for i = 0, count - 1 do
+      local own, rank = scores[i * views + tonumber(rows[first + i]) % views], 0
+      for v = 0, views - 1 do
+        if not (scores[i * views + v] < own) then rank = rank + 1 end
       end
+      ranks[#ranks + 1], kept[#kept + 1] = rank, first + i
     end
-    return ranks, kept
-  end)
+  end
+  local first = 0
+  while first < n do
+    local object, last = object_of(first), first + 1
+    while last < n and object_of(last) == object do last = last + 1 end
+    if object < whole then tycho.no_grad(tycho.scope, rank_run, first, last - first, object) end
+    first = last
+  end
+  return ranks, kept
 end
 
--- {mrr, hit rate at 1, 2, 5, 10}
+-- {mrr, hit rate at 1, 2, 5, 10} of a list of ranks.
 function M.summary(ranks)
   local out = { 0, 0, 0, 0, 0 }
   for _, rank in ipairs(ranks) do
@@ -45,6 +48,13 @@ function M.summary(ranks)
   end
   for i = 1, #out do out[i] = out[i] / #ranks end
   return out
+end
+
+-- The summary of ranks drawn at random among this many views.
+function M.chance(views)
+  local ranks = {}
+  for rank = 1, views do ranks[rank] = rank end
+  return M.summary(ranks)
 end
 
 return M

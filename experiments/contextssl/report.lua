@@ -1,77 +1,115 @@
--- What the demo shows: a table of R2 by context length, a plot of it, and results.json.
+-- Results for people and programs: tables on the terminal, results.json, results.csv, and the figure of R2 by context length.
+-- Results are rows: {embedding = 'features', 'z+', 'zr' or 'read-out', mode =, context =, and a value under the key of each metric}; features
+-- have no mode and no context. Metrics are a list of {key =, name =, floor = value of a predictor that knows nothing, or nil}.
 local plot = require 'tycho.plot'
 local run_directory = require 'tycho.train.run'
 
 local M = {}
 
-local function number(x) return ('%6.3f'):format(x) end
+local LABEL, CELL = 10, 8
+local mode_names = { rot = 'rotation context', color = 'colour context', none = 'empty context' }
 
-local function section(title, scores, floor, lengths)
-  local lines = { title, '            rotation context     colour context', '  tokens    rotation  colour     rotation  colour' }
-  for _, c in ipairs(lengths) do
-    local rot, color = scores.rot[c], scores.color[c]
-    lines[#lines + 1] = ('  %6d      %s  %s       %s  %s'):format(c, number(rot.rotation), number(rot.color), number(color.rotation),
-      number(color.color))
+-- The row of an embedding, mode and context length, or nil.
+function M.find(rows, embedding, mode, c)
+  for _, row in ipairs(rows) do
+    if row.embedding == embedding and row.mode == mode and row.context == c then return row end
   end
-  lines[#lines + 1] = ('   floor      %s  %s       %s  %s   (a constant predictor)'):format(number(floor.rotation), number(floor.color),
-    number(floor.rotation), number(floor.color))
-  return table.concat(lines, '\n')
 end
 
--- What falls (the read-out) and what a freshly trained probe still finds.
-local function sentence(result, lengths)
-  local c = lengths[#lengths]
-  local r, p = result.r2, result.r2_probe
-  return ('Behind %d tokens of rotation context the read-out\'s colour R2 falls from %.2f to %.2f, behind colour context its rotation R2 from '
-    .. '%.2f to %.2f (no parameter changes);\nprobes trained anew behind that context still find %.2f of the colour (%.2f without context) '
-    .. 'and %.2f of the rotation (%.2f without).'):format(c, r.rot[0].color, r.rot[c].color, r.color[0].rotation, r.color[c].rotation,
-    p.rot[c].color, p.rot[0].color, p.color[c].rotation, p.color[0].rotation)
-end
-
-function M.print(result, lengths)
-  print('\nR2 on held-out objects by context length')
-  print(section('\nTrained read-out (aug_predictor on z+): each view\'s own rotation and hues', result.r2, result.floor, lengths))
-  print(section('\nFreshly trained pair probes on z+: the action between two views', result.r2_probe, result.floor_probe, lengths))
-  print('\n' .. sentence(result, lengths) .. '\n')
-end
-
-local function keyed(scores)
-  local out = {}
-  for mode, by_length in pairs(scores) do
-    out[mode] = {}
-    for c, score in pairs(by_length) do out[mode][tostring(c)] = score end
+-- Columns of a table in groups: list of {name, columns = list of {name, mode, metric}}.
+local function grouped(options)
+  local groups = {}
+  if options.by == 'mode' then
+    for i, mode in ipairs(options.modes) do
+      groups[i] = { name = mode_names[mode], columns = {} }
+      for k, metric in ipairs(options.metrics) do groups[i].columns[k] = { name = metric.name, mode = mode, metric = metric } end
+    end
+  else
+    for i, metric in ipairs(options.metrics) do
+      groups[i] = { name = metric.name, columns = {} }
+      for k, mode in ipairs(options.modes) do groups[i].columns[k] = { name = mode, mode = mode, metric = metric } end
+    end
   end
-  return out
+  return groups
 end
 
-local function figure(result, lengths)
+-- Prints the rows of one embedding by context length. options: title, rows, embedding, modes, lengths, metrics, by = 'mode' (a group of columns for
+-- each mode; otherwise one for each metric), floor_name.
+function M.table(options)
+  local groups = grouped(options)
+  local function line(label, value)
+    local cells = { ('%' .. LABEL .. 's'):format(label) }
+    for _, group in ipairs(groups) do
+      for i, column in ipairs(group.columns) do
+        local x = value(column)
+        cells[#cells + 1] = (i == 1 and '  ' or '') .. ('%' .. CELL .. 's'):format(type(x) == 'number' and ('%.3f'):format(x) or x or '')
+      end
+    end
+    print((table.concat(cells):gsub('%s+$', '')))
+  end
+  print('\n' .. options.title)
+  local heads = { (' '):rep(LABEL) }
+  for _, group in ipairs(groups) do
+    local width = 2 + CELL * #group.columns
+    local indent = 2 + math.max(0, CELL - #group.columns[1].name)
+    heads[#heads + 1] = ('%-' .. width .. 's'):format((' '):rep(math.min(indent, width - #group.name)) .. group.name)
+  end
+  print((table.concat(heads):gsub('%s+$', '')))
+  line('tokens', function(column) return column.name end)
+  local features = options.embedding == 'z+' and M.find(options.rows, 'features')
+  if features then line('features', function(column) return features[column.metric.key] end) end
+  for _, c in ipairs(options.lengths) do
+    line(c, function(column)
+      local row = M.find(options.rows, options.embedding, column.mode, c)
+      return row and row[column.metric.key]
+    end)
+  end
+  if options.floor_name then line(options.floor_name, function(column) return column.metric.floor end) end
+end
+
+-- R2 of rotation and colour of an embedding by context length, one panel for each mode. floor: rotation R2 of a constant predictor.
+function M.figure(rows, embedding, modes, lengths, floor, ylabel)
   local panels = {}
-  for _, mode in ipairs { 'rot', 'color' } do
-    local rotation, color = {}, {}
-    local positions, labels = {}, {}
+  for _, mode in ipairs(modes) do
+    local rotation, color, positions, labels = {}, {}, {}, {}
     for i, c in ipairs(lengths) do
-      positions[i], labels[i] = i, tostring(c)
-      rotation[i], color[i] = result.r2[mode][c].rotation, result.r2[mode][c].color
+      local row = M.find(rows, embedding, mode, c)
+      positions[i], labels[i], rotation[i], color[i] = i, tostring(c), row.rotation_r2, row.color_r2
     end
     panels[#panels + 1] = {
-      title = (mode == 'rot' and 'rotation' or 'colour') .. ' context', xlabel = 'context length (tokens)', ylabel = 'R2, trained read-out',
+      title = mode_names[mode], xlabel = 'context length (tokens)', ylabel = ylabel,
       x_ticks = { positions = positions, labels = labels }, ylim = { -0.3, 1 },
       series = { { name = 'rotation', x = positions, y = rotation }, { name = 'colour', x = positions, y = color } },
-      hlines = { { y = result.floor.rotation, name = 'floor (rotation)' } },
+      hlines = { { y = floor, name = 'floor (rotation)' } },
     }
   end
   return plot.panels(panels)
 end
 
--- Writes results.json, r2_by_context.svg and .png into the run's directory and prints where.
-function M.write(result, config, run)
-  local path = run:write('results.json', run_directory.encode({ r2 = keyed(result.r2), r2_probe = keyed(result.r2_probe),
-    floor = result.floor, floor_probe = result.floor_probe, seed = config.seed }, true) .. '\n')
-  local plots = figure(result, config.eval_ctxt)
-  plots:svg(run.path .. '/r2_by_context.svg')
-  plots:png(run.path .. '/r2_by_context.png')
-  print(('plot: %s/r2_by_context.svg and .png'):format(run.path))
-  print('results: ' .. path)
+-- Writes NAME.svg and NAME.png into the run's directory.
+function M.draw(run, name, figure)
+  figure:svg(('%s/%s.svg'):format(run.path, name))
+  figure:png(('%s/%s.png'):format(run.path, name))
+  print(('plot: %s/%s.svg and .png'):format(run.path, name))
+end
+
+local function cell(value)
+  if value == nil then return '' end
+  return type(value) == 'number' and ('%.14g'):format(value) or tostring(value)
+end
+
+-- Writes results.json, and results.rows as results.csv.
+function M.write(run, results, metrics)
+  local columns = { 'embedding', 'split', 'mode', 'context' }
+  for _, metric in ipairs(metrics) do columns[#columns + 1] = metric.key end
+  local lines = { table.concat(columns, ',') }
+  for i, row in ipairs(results.rows) do
+    local cells = {}
+    for k, name in ipairs(columns) do cells[k] = cell(row[name]) end
+    lines[i + 1] = table.concat(cells, ',')
+  end
+  run:write('results.csv', table.concat(lines, '\n') .. '\n')
+  print(('\nresults: %s and results.csv'):format(run:write('results.json', run_directory.encode(results, true) .. '\n')))
 end
 
 return M

@@ -18,7 +18,7 @@ end
 local function check_positions(dir, check)
   local a, expected = npz.load(dir .. '/evaluate_with_context.npz'), json.load(dir .. '/evaluate_with_context.json')
   local function each(label, score, output, target)
-    for _, entry in ipairs(metrics.by_position(score, output, target, expected.block_size)) do
+    for _, entry in ipairs(metrics.by_position(score, output, target, expected.block_size, expected.test_at)) do
       local key = ('%s_c=%d'):format(label, entry[1])
       check.abs('evaluate_with_context ' .. key, entry[2], expected[label == 'r2' and 'r2' or 'accuracy'][key], 1e-5)
     end
@@ -27,13 +27,14 @@ local function check_positions(dir, check)
   each('acc', metrics.accuracy, a.class_logits, a.class_y)
 end
 
-local function check_knn(dir, report, check)
+-- t: temperature.
+local function check_knn(dir, t, report, check)
   local a = npz.load(dir .. '/knn_predict.npz')
   for key in pairs(a) do
     local k = tonumber(key:match('^acc_k(%d+)$'))
     if k then
       local classes = a['pred_order_k' .. k]:size(1)
-      local predictions = knn.predict(a.query, a.bank, a.bank_labels, classes, k, 0.1)
+      local predictions = knn.predict(a.query, a.bank, a.bank_labels, classes, k, t)
       check.abs(('knn_predict k=%d accuracy'):format(k), knn.accuracy(predictions, a.query_labels), a[key], 1e-6)
       local wrong = 0
       for i, voted in ipairs(predictions) do
@@ -71,7 +72,7 @@ local function check_ranks(dir, expected, report, check)
   for key in pairs(a) do
     local case = key:match('^zr/(.*)$')
     if case then
-      local ranks, kept = ranking.ranks(a[key], a['zplus/' .. case], a.target_index, expected.views_per_object)
+      local ranks, kept = ranking.ranks(a[key], a['zplus/' .. case], a.target_index, expected.views_per_object, expected.normalise)
       local wrong = count_wrong(ranks, a['ranks/' .. case]) + count_wrong(kept, a.kept_queries)
       report('mrr ranks ' .. case, wrong, 0, wrong == 0)
       check.abs('mrr metrics ' .. case, tycho.tensor(ranking.summary(ranks)), a['metrics/' .. case], 1e-5)
@@ -93,8 +94,8 @@ return function(dir, report)
     local a = npz.load(dir .. '/top1.npz')
     check.abs('top1', metrics.accuracy(a.logits, a.y), a.acc, 1e-6)
   end)
-  guarded('knn_predict', function() check_knn(dir, report, check) end)
   local expected = json.load(dir .. '/metrics.json')
+  guarded('knn_predict', function() check_knn(dir, expected.knn_monitor.t, report, check) end)
   guarded('knn_monitor', function() check_monitor(dir, expected.knn_monitor, check) end)
   guarded('mrr', function() check_ranks(dir, expected.mrr, report, check) end)
 end

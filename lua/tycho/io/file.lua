@@ -15,6 +15,8 @@ size_t fwrite(const void *data, size_t size, size_t count, void *file);
 char *strerror(int number);
 void *malloc(size_t bytes);
 void free(void *block);
+struct tycho_statvfs { unsigned long bsize, frsize; uint64_t blocks, bfree, bavail; char rest[256]; };
+int statvfs(const char *path, struct tycho_statvfs *out);
 ]]
 local C = ffi.C
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
@@ -100,6 +102,13 @@ function M.with_block(size, fn)
   local block = C.malloc(math.max(size, 1))
   if block == nil then error(('out of memory: asked for %.0f bytes'):format(size), 0) end
   return finish(function() C.free(block) end, pcall(fn, ffi.cast('uint8_t *', block)))
+end
+
+-- Bytes that this user may still write to the disk that folder lies on.
+function M.free_bytes(folder)
+  local disk = ffi.new('struct tycho_statvfs')
+  if C.statvfs(folder, disk) ~= 0 then fail(folder, 'cannot see the free space: %s', ffi.string(C.strerror(ffi.errno()))) end
+  return tonumber(disk.bavail) * tonumber(disk.frsize)
 end
 
 local Writer = {}

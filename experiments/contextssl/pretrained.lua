@@ -1,0 +1,76 @@
+-- A saved model for the evaluations: finds the file, checks the settings against its weights, builds the model. Files are PyTorch state dicts, the
+-- reference's or ours (every save_interval epochs of main.lua).
+local lfs = require 'lfs'
+local tycho = require 'tycho'
+local config_file = require 'tycho.config'
+local nearest = require 'tycho.nearest'
+local pt = require 'tycho.io.pt'
+local models = require 'experiments.contextssl.model'
+
+local M = {}
+
+-- Path of load_model in pretrained_model_dir; an absolute load_model stands for itself.
+function M.path(config)
+  local name = config.load_model
+  if name:sub(1, 1) == '/' then return config_file.require_path(config, 'load_model') end
+  local folder = config_file.require_path(config, 'pretrained_model_dir'):gsub('(.)/+$', '%1')
+  local path = folder .. '/' .. name
+  if lfs.attributes(path, 'mode') == 'file' then return path end
+  local names = {}
+  for entry in lfs.dir(folder) do
+    if entry:match('%.pt$') then names[#names + 1] = entry end
+  end
+  table.sort(names)
+  local near = nearest(name, names)
+  error(('load_model=%s: there is no such file in %s; %s'):format(name, folder, near and ('did you mean %s?'):format(near)
+    or #names > 0 and 'there are ' .. table.concat(names, ', ', 1, math.min(#names, 10)) or 'no .pt file is there'), 0)
+end
+
+-- What the weights say of the settings that made them, as a list of {key, value}.
+local function settings_of(weights)
+  local function size(name, dim) return weights[name] and weights[name].ndim > dim and weights[name]:size(dim) end
+  local function blocks(prefix)
+    local n = 0
+    while weights[('%s.%d.conv1.weight'):format(prefix, n)] or weights[('%s.%d.ln_1.weight'):format(prefix, n)] do n = n + 1 end
+    return n
+  end
+  local read_out = size('predictor._read_out.weight', 0)
+  return {
+    { 'backbone', weights['enc.layer1.0.conv3.weight'] and 'resnet50' or blocks 'enc.layer3' == 6 and 'resnet34' or 'resnet18' },
+    { 'width', size('enc.conv1.weight', 0) },
+    { 'projection_dim', read_out },
+    { 'n_embd', size('predictor._read_in.weight', 0) },
+    { 'n_layer', blocks 'predictor.transformer.h' },
+    { 'is_invariant', size('predictor._read_in.weight', 1) == read_out },
+  }
+end
+
+local function check_settings(weights, config, path)
+  local saved, set = {}, {}
+  for _, entry in ipairs(settings_of(weights)) do
+    local key, value = unpack(entry)
+    if value ~= nil and config[key] ~= value then
+      saved[#saved + 1] = ('%s=%s'):format(key, tostring(value))
+      set[#set + 1] = ('%s=%s'):format(key, tostring(config[key]))
+    end
+  end
+  if #saved > 0 then
+    error(('%s holds a model of %s, the settings say %s; write %s'):format(path, table.concat(saved, ', '), table.concat(set, ', '),
+      table.concat(saved, ' ')), 0)
+  end
+end
+
+-- The model of path, in eval mode.
+function M.load(path, config)
+  local dict, weights = pt.load(path), {}
+  for i, name in ipairs(type(dict) == 'table' and dict.keys or {}) do
+    if tycho.is_tensor(dict.values[i]) then weights[tostring(name):gsub('^module%.', '')] = dict.values[i] end
+  end
+  if not weights['enc.conv1.weight'] or not weights['predictor._read_in.weight'] then
+    error(('%s is not a saved ContextSSL model: expected a state dict with enc.* and predictor.*'):format(path), 0)
+  end
+  check_settings(weights, config, path)
+  return models.ContextSSL(config):load_state_dict(weights, path):eval()
+end
+
+return M
