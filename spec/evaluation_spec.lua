@@ -230,10 +230,10 @@ describe('embeddings', function()
     local whole = embeddings.open(model, datasets, with { cache_dir = folder .. '/whole' })
     compute(whole, list)
     local part = 0
-    local embed, interrupted = context.embed, tycho.interrupted
-    context.embed = function(...)
+    local attend, interrupted = context.attend, tycho.interrupted
+    context.attend = function(...)
       part = part + 1
-      return embed(...)
+      return attend(...)
     end
     tycho.interrupted = function() return part == 1 end
     local store = embeddings.open(model, datasets, with { cache_dir = folder .. '/parts' })
@@ -243,7 +243,7 @@ describe('embeddings', function()
     assert.is_false(pcall(store.get, store, 'zplus', 'train', 'color', 2))
     local again = embeddings.open(model, datasets, with { cache_dir = folder .. '/parts' })
     assert.is_true((compute(again, list)))
-    context.embed = embed
+    context.attend = attend
     assert.equal(2, part)
     for _, words in ipairs(list) do assert.equal(0, distance(whole:get(unpack(words)), again:get(unpack(words)))) end
   end)

@@ -31,15 +31,25 @@ function M.cut(memory, c)
 end
 
 -- Embeddings of single queries: features f (N,E), actions r (N,6) or nil for zero -> (N, projection_dim). memory: of M.cut.
-function M.embed(model, f, r, memory)
+function M.embed(model, f, r, memory) return M.attend(model, M.project(model, f, r), memory) end
+
+-- The part of M.embed that is the same for every memory.
+function M.project(model, f, r)
   return tycho.no_grad(function()
     local predictor = model.predictor
     local tokens = f
     if not predictor.options.is_invariant then
       tokens = tycho.cat({ f, r or tycho.zeros { f:size(0), predictor.options.actions } }, 1)
     end
-    local y = predictor:sequences(tokens:reshape { f:size(0), 1, tokens:size(1) }, nil, memory)
-    return y:reshape { f:size(0), y:size(2) }
+    return predictor:project(tokens:reshape { f:size(0), 1, tokens:size(1) })
+  end)
+end
+
+-- The rest of it.
+function M.attend(model, projected, memory)
+  return tycho.no_grad(tycho.scope, function()
+    local y = model.predictor:attend(projected, nil, memory)
+    return y:reshape { y:size(0), y:size(2) }
   end)
 end
 

@@ -22,7 +22,7 @@ local view_pairs = require 'experiments.contextssl.view_pairs'
 
 local M = {}
 local FORMAT = 1        -- of the cache; another number leaves older ones unread
-local PART = 512        -- images of a part, or one object's
+local PART = 2048       -- images of a part, or one object's; as many rows as matrix products need to run at full speed
 local ENCODED = 64      -- images that pass the encoder at a time
 local PARTNERS = 210    -- stream of the seed
 
@@ -128,68 +128,98 @@ local function encode_contexts(self, pieces)
   end
 end
 
-local function memory_of(self, piece) return piece.c > 0 and context.cut(self.memories[piece.mode], piece.c) or nil end
+local function memory_of(self, mode, c) return c > 0 and context.cut(self.memories[mode], c) or nil end
 
--- By kind: rows first .. first + count - 1 of a piece. of(kind, mode, c): the same rows of another piece of the split.
+-- One part of a split in the making: `of` gives the values of pieces, computed and stored where they are missing, and of what several pieces are
+-- made of.
+local Part = {}
+Part.__index = Part
+
+local STOP = {} -- raised after Ctrl-C
+local function check_interrupt()
+  if tycho.interrupted() then error(STOP, 0) end
+end
+
+-- Numbers 0 .. count - 1 as int64.
+local function range(count)
+  local rows = tycho.empty({ count }, 'i64')
+  for i = 0, count - 1 do rows:ptr()[i] = i end
+  return rows
+end
+
+-- By kind: how the rows of a part come about.
 local compute = {}
 
-function compute.states(self, piece, first, count)
-  local dataset, rows = self.datasets[piece.split], {}
-  for i = first, first + count - 1 do rows[#rows + 1] = dataset:state(math.floor(i / dataset.views), i % dataset.views) end
+function compute.states(part)
+  local rows = {}
+  for i = part.first, part.first + part.count - 1 do rows[#rows + 1] = part.dataset:state(math.floor(i / part.views), i % part.views) end
   return tycho.tensor(rows)
 end
 
-function compute.features(self, piece, first, count)
-  local pieces = {}
-  for start = first, first + count - 1, ENCODED do
+function compute.features(part)
+  local pieces, last = {}, part.first + part.count - 1
+  for start = part.first, last, ENCODED do
+    check_interrupt()
     local items = {}
-    for i = start, math.min(start + ENCODED, first + count) - 1 do items[#items + 1] = i end
-    pieces[#pieces + 1] = tycho.scope(function() return self.model.enc(self.datasets[piece.split]:images(items)) end)
+    for i = start, math.min(start + ENCODED - 1, last) do items[#items + 1] = i end
+    pieces[#pieces + 1] = tycho.scope(function() return part.store.model.enc(part.dataset:images(items)) end)
   end
   return tycho.cat(pieces)
 end
 
-function compute.zplus(self, piece, _, _, of)
-  return context.embed(self.model, of 'features', nil, memory_of(self, piece))
+function compute.zplus(part, mode, c) return context.attend(part.store.model, part:of 'query', memory_of(part.store, mode, c)) end
+function compute.zr(part, mode, c) return context.attend(part.store.model, part:of('partner_query', mode), memory_of(part.store, mode, c)) end
+
+function compute.ranks(part, mode, c)
+  local zr = context.attend(part.store.model, part:of('view_query', mode), memory_of(part.store, mode, c))
+  return tycho.tensor(ranking.ranks(zr, part:of('zplus', mode, c), range(part.count), part.views, part.store.config.eval_normalize), 'i32')
 end
 
--- Numbers first .. first + count - 1 as int64.
-local function range(first, count)
-  local rows = tycho.empty({ count }, 'i64')
-  for i = 0, count - 1 do rows:ptr()[i] = first + i end
-  return rows
+-- What is not stored: queries, projected once for all context lengths. Partners never leave their object, so they are in the same part.
+local passing = {}
+
+function passing.query(part) return context.project(part.store.model, part:of 'features') end
+
+function passing.partner_query(part, mode)
+  local partner = part.store:partners(part.split):narrow(0, part.first, part.count):clone()
+  for i = 0, part.count - 1 do partner:ptr()[i] = partner:ptr()[i] - part.first end
+  local actions = view_pairs.actions(part:of 'states', range(part.count), partner)
+  return context.project(part.store.model, part:of 'features', environments.restrict(actions, mode))
 end
 
--- Rows of a piece relative to its part; partners never leave their object, so they are in the same part.
-function compute.zr(self, piece, first, count, of)
-  local partner = self:partners(piece.split):narrow(0, first, count):clone()
-  for i = 0, count - 1 do partner:ptr()[i] = partner:ptr()[i] - first end
-  local actions = view_pairs.actions(of 'states', range(0, count), partner)
-  return context.embed(self.model, of 'features', environments.restrict(actions, piece.mode), memory_of(self, piece))
+-- View 0 with the action to each view of its object.
+function passing.view_query(part, mode)
+  local source = range(part.count)
+  for i = 0, part.count - 1 do source:ptr()[i] = i - i % part.views end
+  local actions = view_pairs.actions(part:of 'states', source, range(part.count))
+  return context.project(part.store.model, part:of('features'):index_select(source), environments.restrict(actions, mode))
 end
 
-function compute.ranks(self, piece, _, count, of)
-  local views, rows = self.datasets[piece.split].views, range(0, count)
-  local source = tycho.empty({ count }, 'i64')
-  for i = 0, count - 1 do source:ptr()[i] = i - i % views end
-  local actions = environments.restrict(view_pairs.actions(of 'states', source, rows), piece.mode)
-  local zr = context.embed(self.model, of('features'):index_select(source), actions, memory_of(self, piece))
-  local ranks = ranking.ranks(zr, of('zplus', piece.mode, piece.c), rows, views, self.config.eval_normalize)
-  return tycho.tensor(ranks, 'i32')
-end
-
-local function part_value(self, piece, i, values)
-  if not values[piece.name] then
-    if piece.parts.done[i] then
-      values[piece.name] = piece.parts:read(i)
+function Part:of(kind, mode, c)
+  local key = table.concat({ kind, mode or '', c or '' }, ' ')
+  if not self.values[key] then
+    if passing[kind] then
+      self.values[key] = passing[kind](self, mode)
     else
-      local first, count = piece.parts:range(i)
-      local function of(kind, mode, c) return part_value(self, self:piece(kind, piece.split, mode, c), i, values) end
-      values[piece.name] = compute[piece.kind](self, piece, first, count, of)
-      piece.parts:write(i, values[piece.name])
+      self.values[key] = self:piece(self.store:piece(kind, self.split, mode, c))
     end
   end
-  return values[piece.name]
+  return self.values[key]
+end
+
+-- Rows of a piece.
+function Part:piece(piece)
+  if piece.parts.done[self.i] then return piece.parts:read(self.i) end
+  check_interrupt()
+  local values = compute[piece.kind](self, piece.mode, piece.c)
+  piece.parts:write(self.i, values)
+  return values
+end
+
+local function new_part(store, split, i, parts_of)
+  local first, count = parts_of:range(i)
+  return setmetatable({ store = store, split = split, dataset = store.datasets[split], views = store.datasets[split].views, i = i, first = first,
+    count = count, values = {} }, Part)
 end
 
 -- ---- what is there, what is missing ----
@@ -234,33 +264,31 @@ function Store:compute(list)
   announce(self, list, missing)
   if total == 0 then return true end
   local line, done = progress('embeddings', total), 0
-  tycho.on_interrupt('flag')
-  local finished = self.model:evaluating(function()
+  local function pass()
     encode_contexts(self, missing)
     for _, split in ipairs { 'train', 'val' } do
       local pieces = by_split[split] or {}
       for i = 1, pieces[1] and pieces[1].parts.count or 0 do
-        local go_on = tycho.scope(function()
-          local values = {}
+        tycho.scope(function()
+          local part = new_part(self, split, i, pieces[1].parts)
           for _, piece in ipairs(pieces) do
-            if tycho.interrupted() then return false end
             if not piece.parts.done[i] then
-              part_value(self, piece, i, values)
+              part:of(piece.kind, piece.mode, piece.c)
               done = done + 1
               line:update(done, piece.name)
             end
           end
-          return true
         end)
-        if not go_on then return false end
       end
     end
-    return true
-  end)
+  end
+  tycho.on_interrupt('flag')
+  local ok, why = pcall(self.model.evaluating, self.model, pass)
   tycho.on_interrupt(nil)
-  line:finish(finished and ('embedded in %.0f s'):format(line:elapsed())
+  if not ok and why ~= STOP then error(why, 0) end
+  line:finish(ok and ('embedded in %.0f s'):format(line:elapsed())
     or ('stopped; what is computed stays in %s, the same command goes on'):format(self.folder))
-  return finished
+  return ok
 end
 
 return M

@@ -51,12 +51,21 @@ end
 
 -- (S,T,width) -> outputs (S,T,projection_dim) and each layer's keys and values. masks: one uint8 (T,T) for every layer, or a list with one
 -- per layer. memory: list of {k=,v=} per layer that every sequence sees, or nil.
-function Predictor:sequences(tokens, masks, memory)
+function Predictor:sequences(tokens, masks, memory) return self:attend(self:project(tokens), masks, memory) end
+
+-- The part of Predictor:sequences that depends on the tokens alone.
+function Predictor:project(tokens)
   local x = self._read_in(tokens)
-  local kv = {}
+  return { x = x, qkv = self.transformer.h:at(0):project(x) }
+end
+
+-- The rest of it. The same projections serve any number of masks and memories.
+function Predictor:attend(projected, masks, memory)
+  local x, kv = projected.x, {}
   for i = 1, self.options.n_layer do
     local mask = type(masks) == 'table' and not tycho.is_tensor(masks) and masks[i] or masks
-    x, kv[i] = self.transformer.h:at(i - 1)(x, mask, memory and memory[i])
+    local block = self.transformer.h:at(i - 1)
+    x, kv[i] = block:attend(x, i == 1 and projected.qkv or block:project(x), mask, memory and memory[i])
   end
   return self._read_out(self.transformer.ln_f(x)), kv
 end

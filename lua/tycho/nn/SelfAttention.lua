@@ -13,8 +13,11 @@ end
 
 -- x (B,T,E). mask: uint8 (T,T), 0 hides, or nil. memory: {k =, v =} of shape (H,M,D) that every sequence sees first, or nil.
 -- Returns y (B,T,E), and keys and values (B,H,T,D) of x.
-function SelfAttention:forward(x, mask, memory)
-  local y, kv = self.c_attn(x):self_attention(self.heads, { mask = mask, memory_k = memory and memory.k, memory_v = memory and memory.v })
+function SelfAttention:forward(x, mask, memory) return self:attend(self.c_attn(x), mask, memory) end
+
+-- The same from queries, keys and values qkv (B,T,3E), which c_attn made.
+function SelfAttention:attend(qkv, mask, memory)
+  local y, kv = qkv:self_attention(self.heads, { mask = mask, memory_k = memory and memory.k, memory_v = memory and memory.v })
   return self.c_proj(y), kv
 end
 

@@ -21,8 +21,14 @@ function TransformerBlock:init(width, heads)
 end
 
 -- Arguments and results as SelfAttention:forward.
-function TransformerBlock:forward(x, mask, memory)
-  local y, kv = self.attn(self.ln_1(x), mask, memory)
+function TransformerBlock:forward(x, mask, memory) return self:attend(x, self:project(x), mask, memory) end
+
+-- Queries, keys and values of x: all that does not depend on mask and memory.
+function TransformerBlock:project(x) return self.attn.c_attn(self.ln_1(x)) end
+
+-- The rest, from x and its projections.
+function TransformerBlock:attend(x, qkv, mask, memory)
+  local y, kv = self.attn:attend(qkv, mask, memory)
   x = x + y
   return x + self.mlp(self.ln_2(x)), kv
 end
