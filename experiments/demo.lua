@@ -15,7 +15,6 @@ local training = require 'experiments.contextssl.training'
 -- settings
 local config = settings.load('demo.yml', arg)
 local modes, lengths = { 'rot', 'color' }, config.eval_ctxt
-evaluation.check_lengths(lengths, config.block_size)
 
 -- data
 if not lfs.attributes(config.data_dir) then

@@ -1,4 +1,4 @@
--- What the evaluation scripts begin with: settings checked, the saved model, both splits of the data, the store of embeddings, and the list of
+-- What the evaluation scripts begin with: the saved model, both splits of the data, the store of embeddings, and the list of
 -- contexts; and what they end with: results by mode and context length in a run directory.
 local tycho = require 'tycho'
 local config_file = require 'tycho.config'
@@ -9,43 +9,12 @@ local pretrained = require 'experiments.contextssl.pretrained'
 
 local M = {}
 
-local function fail(message, ...) error(message:format(...), 0) end
-
--- eval_ctxt: even numbers of tokens from 0 to block_size, each once.
-function M.check_lengths(lengths, block_size)
-  if type(lengths) ~= 'table' or #lengths == 0 then
-    fail('eval_ctxt must be a list of context lengths such as [0,2,6], got %s', type(lengths) == 'table' and '[]' or tostring(lengths))
-  end
-  local seen = {}
-  for _, c in ipairs(lengths) do
-    if type(c) ~= 'number' or c < 0 or c % 2 ~= 0 then
-      fail('eval_ctxt: context lengths are even numbers of tokens (pairs), got %s', tostring(c))
-    end
-    if c > block_size then fail('eval_ctxt: %d is longer than block_size=%d; the context holds %d tokens', c, block_size, block_size) end
-    if seen[c] then fail('eval_ctxt holds %d twice', c) end
-    seen[c] = true
-  end
-end
-
-local function check(config)
-  M.check_lengths(config.eval_ctxt, config.block_size)
-  for _, key in ipairs { 'epochs', 'batch_size', 'log_interval' } do
-    local value = config[key]
-    if value < 1 or value ~= math.floor(value) then fail('%s must be a whole number from 1, got %s', key, tostring(value)) end
-  end
-  if config.env_type ~= 'double' then fail('env_type=%s: only double is there (rotation and colour)', tostring(config.env_type)) end
-  for _, key in ipairs { 'cache_type', 'split' } do
-    if config[key] ~= 'train' and config[key] ~= 'val' then fail('%s must be train or val, got %s', key, tostring(config[key])) end
-  end
-  config_file.require_path(config, 'data_dir')
-end
-
 -- Modes of the contexts: with actions rot, color and none; a model without actions knows only none.
 function M.modes(config) return config.is_invariant and { 'none' } or { 'rot', 'color', 'none' } end
 
 -- Everything that an evaluation needs, or an error before anything long has begun.
 function M.open(config)
-  check(config)
+  config_file.require_path(config, 'data_dir')
   local path = pretrained.path(config)
   local self = { config = config, path = path, model = pretrained.load(path, config) }
   local datasets = {}
@@ -65,7 +34,7 @@ end
 
 -- A directory for the results of a script.
 function M.start(config, script)
-  local name = config.name:match('^<.*>$') and script or config.name
+  local name = config.name ~= '' and config.name or script
   return run_directory.create(config.out, name, {
     config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
     versions = { tycho = tycho.version, luajit = jit.version, threads = tycho.threads() },

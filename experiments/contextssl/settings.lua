@@ -16,7 +16,7 @@ local block_size = check.whole(2)
 local length = check.whole(0)
 
 local rules = {
-  name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]+$') ~= nil end),
+  name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
   device = check.word { 'auto', 'cpu' },
   threads = check.whole(0, tycho.threads()),
@@ -40,7 +40,9 @@ local rules = {
   random_mask = check.flag(),
   mask_prob = check.number(0, 1),
   env_ratio = check.rule('three probabilities, of rot, color and rotcolor, that sum to 1', environments.is_ratio, environments.sum_text),
-  cache_type = check.word { 'train', 'val', 'test' },
+  cache_type = check.word { 'train', 'val' },
+  split = check.word { 'train', 'val' },
+  env_type = check.word { 'double' },
   context_seed = check.whole(0),
   eval_normalize = check.flag(),
   init_std = check.positive(),
@@ -59,8 +61,12 @@ local rules = {
 function M.check(config)
   config_file.check(config, rules)
   models.check(config)
+  local seen = {}
+  if config.eval_ctxt and #config.eval_ctxt == 0 then error('eval_ctxt must hold context lengths, such as [0,2,6], got []', 0) end
   for _, c in ipairs(config.eval_ctxt or {}) do
     if c > config.block_size then error(('eval_ctxt: %d tokens do not fit block_size %d'):format(c, config.block_size), 0) end
+    if seen[c] then error(('eval_ctxt holds %d twice'):format(c), 0) end
+    seen[c] = true
   end
 end
 

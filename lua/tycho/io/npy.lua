@@ -162,6 +162,9 @@ local function header(description, shape)
   return '\147NUMPY\1\0' .. file.put_u16(#text) .. text
 end
 
+-- The header of an array of this element type and shape: what stands before its elements in the file.
+function M.header(dtype, shape) return header(descriptions[dtype], shape) end
+
 local function code_points(text, where)
   local out = {}
   local at = 1

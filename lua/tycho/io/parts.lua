@@ -60,7 +60,7 @@ function M.open(path, shape, rows, dtype)
   dtype = dtype or 'f32'
   local size, row = dtypes[dtype].size, 1
   for i = 2, #shape do row = row * shape[i] end
-  local header = npy.header { dtype = dtype, shape = shape }
+  local header = npy.header(dtype, shape)
   local self = setmetatable({ path = path, shape = shape, dtype = dtype, rows = rows, row_bytes = row * size, header = header, offset = #header,
     count = math.ceil(shape[1] / rows), done = {}, damaged = 0 }, Parts)
   self.title = ('%s %s in parts of %d rows'):format(dtype, table.concat(shape, 'x'), rows)
