@@ -1,17 +1,22 @@
-# make            builds build/libtycho.so, build/libtycho64.so and ./tycho
+# make            builds build/libtycho-LEVEL.so for each level, build/libtycho64.so and ./tycho
 # make deps       installs the Debian packages below that are missing
 # make demo       deps, build, render toy3d, train, evaluate
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make lint       luacheck, and compiler warnings as errors
-# Variables: ARCH (-march, default native), SAN=1 (address and undefined-behaviour sanitizers), CC, CFLAGS, BLAS_DIR
+# Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
+#            CFLAGS, BLAS_DIR
 
 PACKAGES = luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
 
 BUILD  ?= build
-ARCH   ?= native
 CC     ?= gcc
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+# The float library is compiled once for each level and lua/tycho/lib.lua loads the best that the machine runs, as csrc/cpu.c finds it;
+# plain is what every machine of the architecture has.
+LEVELS ?= $(if $(filter x86_64-%,$(MULTIARCH)),avx512 avx2) plain
+FLAGS_avx2   = -mavx2 -mfma
+FLAGS_avx512 = $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 BLAS_DIR  ?= /usr/lib/$(MULTIARCH)/openblas-openmp
 WARN    = -Wall -Wextra -Wshadow -Wno-unknown-pragmas -Wno-psabi $(if $(WERROR),-Werror)
 CFLAGS ?= -O3 -g
@@ -20,17 +25,23 @@ BUILD  := $(BUILD)/san
 CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TEST_ENV = TYCHO_BUILD=$(CURDIR)/$(BUILD) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"
 endif
-ALL_CFLAGS = $(CFLAGS) -std=gnu11 -march=$(ARCH) -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=default $(WARN)
+ALL_CFLAGS = $(CFLAGS) -std=gnu11 -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=default $(WARN)
 # nodelete: OpenMP's threads outlive the Lua state that loaded the library.
 LIBS    = -L$(BLAS_DIR) -Wl,-rpath,$(BLAS_DIR) -lopenblas -lm -lpthread
 LUAJIT_CFLAGS = -I/usr/include/luajit-2.1
 
 SOURCES = $(filter-out csrc/main.c,$(wildcard csrc/*.c))
-OBJ32   = $(SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
-OBJ64   = $(SOURCES:csrc/%.c=$(BUILD)/obj64/%.o)
+# No double tensors there.
+FLOAT_ONLY = csrc/image.c csrc/render.c
+FLOAT_LIBS = $(LEVELS:%=$(BUILD)/libtycho-%.so)
+OBJ64   = $(patsubst csrc/%.c,$(BUILD)/obj/double/%.o,$(filter-out $(FLOAT_ONLY),$(SOURCES)))
+
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 .PHONY: all deps demo test parity lint clean
-all: $(BUILD)/libtycho.so $(BUILD)/libtycho64.so tycho
+all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
 deps:
@@ -54,21 +65,27 @@ parity: all
 
 lint: deps
 	luacheck -q lua experiments spec
-	@for real in "" -DTYCHO_DOUBLE; do for file in $(SOURCES); do $(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $$real $$file || exit 1; done; done
+	@for flags in $(foreach level,$(LEVELS),"$(FLAGS_$(level))") -DTYCHO_DOUBLE; do for file in $(SOURCES); do \
+	  $(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $$flags $$file || exit 1; done; done
 	$(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $(LUAJIT_CFLAGS) csrc/main.c
 
-$(BUILD)/obj/%.o: csrc/%.c | $(BUILD)/obj
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
-$(BUILD)/obj64/%.o: csrc/%.c | $(BUILD)/obj64
+# The rules of one level of the float library.
+define rules_of_level
+$(BUILD)/obj/$(1)/%.o: csrc/%.c | $(BUILD)/obj/$(1)
+	$$(CC) $$(ALL_CFLAGS) $$(FLAGS_$(1)) -MMD -MP -c $$< -o $$@
+$(BUILD)/libtycho-$(1).so: $$(SOURCES:csrc/%.c=$(BUILD)/obj/$(1)/%.o)
+	$$(CC) $$(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $$^ $$(LIBS) -o $$@
+-include $$(SOURCES:csrc/%.c=$(BUILD)/obj/$(1)/%.d)
+endef
+$(foreach level,$(LEVELS),$(eval $(call rules_of_level,$(level))))
+$(BUILD)/obj/double/%.o: csrc/%.c | $(BUILD)/obj/double
 	$(CC) $(ALL_CFLAGS) -DTYCHO_DOUBLE -MMD -MP -c $< -o $@
--include $(OBJ32:.o=.d) $(OBJ64:.o=.d)
-$(BUILD)/libtycho.so: $(OBJ32)
-	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
+-include $(OBJ64:.o=.d)
 $(BUILD)/libtycho64.so: $(OBJ64)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 tycho: csrc/main.c
 	$(CC) -O2 -g -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
-$(BUILD)/obj $(BUILD)/obj64:
+$(patsubst %,$(BUILD)/obj/%,$(LEVELS) double):
 	mkdir -p $@
 
 clean:

@@ -1,7 +1,7 @@
 /* The one contract between Tycho's libraries and Lua.
  *
  * Read by the C compiler, by nvcc and, with its '#' lines removed, by LuaJIT's ffi.cdef: so no multi-line macros, and
- * constants are enums. libtycho.so (float), libtycho64.so (double) and the CUDA plugin export these same names.
+ * constants are enums. Each level of libtycho (float), libtycho64 (double) and the CUDA plugin export these same names.
  *
  * Conventions
  *  - A function that can fail returns 0, or 1 with one sentence left in ty_error(). Nothing aborts on bad input.
@@ -15,7 +15,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 1, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 2, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
 
 /* A view of memory: shape and strides in elements. Owns nothing. Scalars have ndim 0. */
@@ -24,6 +24,10 @@ typedef struct ty_tensor {
   int32_t ndim, dtype;
   int64_t shape[6], stride[6];
 } ty_tensor;
+
+/* ---- cpu.c: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
+const char *ty_level(void);                       /* what this library was compiled for */
+const char *ty_level_lacks(const char *level);    /* NULL where this machine runs the level, else what it lacks, such as "avx512f" */
 
 /* ---- storage.c: errors, memory, threads, interrupts ---- */
 const char *ty_error(void);

@@ -31,7 +31,7 @@ describe('./tycho', function()
   end)
   it('explains the machine', function()
     local out = tycho 'doctor'
-    for _, text in ipairs { 'threads', 'blas', 'cuda', 'status 0' } do assert.truthy(out:find(text, 1, true), out) end
+    for _, text in ipairs { 'threads', 'libtycho-', 'OpenBLAS', 'pages', 'cuda', 'status 0' } do assert.truthy(out:find(text, 1, true), out) end
   end)
   it('names the nearest script or subcommand', function()
     assert.equal("tycho: no script 'experiments/mian.lua'; did you mean 'experiments/main.lua'?\nstatus 1\n", tycho 'experiments/mian.lua')

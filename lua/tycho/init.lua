@@ -13,7 +13,10 @@ end
 for _, name in ipairs { 'no_grad', 'with_grad', 'scope', 'keep' } do M[name] = autograd[name] end
 for _, name in ipairs { 'memory', 'set_memory_limit', 'collect', 'interrupted', 'on_interrupt' } do M[name] = lib[name] end
 
-function M.set_threads(n) lib.check(lib.cpu.ty_set_threads(n)) end
+function M.set_threads(n)
+  if type(n) ~= 'number' or n ~= math.floor(n) then lib.raise(('threads: expected a whole number, got %s'):format(tostring(n))) end
+  lib.check(lib.cpu.ty_set_threads(n))
+end
 function M.threads() return lib.cpu.ty_threads() end
 
 -- on: 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) where that pays: about twice as fast at a relative error of 5e-6 instead of

@@ -60,21 +60,59 @@ ffi.cdef(table.concat(declarations, '\n'))
 
 -- ---- libraries: M.cpu (float32) and M.cpu64 (float64), each loaded when first named ----
 
-local version = 1
+local version = 2
+local function path_of(name) return ('%s/%s.so'):format(build, name) end
 local function load(name)
-  local path = ('%s/%s.so'):format(build, name)
-  local ok, lib = pcall(ffi.load, path)
-  if not ok then error(('cannot load %s: %s; run make in %s'):format(path, tostring(lib), M.root), 0) end
+  local ok, lib = pcall(ffi.load, path_of(name))
+  if not ok then error(('cannot load %s: %s; run make in %s'):format(path_of(name), tostring(lib), M.root), 0) end
   if lib.ty_version() ~= version then
-    error(('%s has version %d, the Lua side expects %d: run make clean all'):format(path, lib.ty_version(), version), 0)
+    error(('%s has version %d, the Lua side expects %d: run make clean all'):format(path_of(name), lib.ty_version(), version), 0)
   end
   return lib
 end
+
+-- Instruction sets that the float library may be compiled for, the best first.
+M.levels = { 'avx512', 'avx2', 'plain' }
+
+-- Why a level cannot be used here, or nil.
+function M.level_problem(name)
+  local lacks = load('libtycho-plain').ty_level_lacks(name)
+  if lacks ~= nil then return ('this machine has no %s'):format(ffi.string(lacks)) end
+  local file = io.open(path_of('libtycho-' .. name), 'r')
+  if not file then return ('%s was not built'):format(path_of('libtycho-' .. name)) end
+  file:close()
+end
+
+-- The float library of a level. Raises when the machine does not run it.
+function M.level(name)
+  local known = false
+  for _, level in ipairs(M.levels) do known = known or level == name end
+  if not known then error(("TYCHO_CPU must be one of %s, got '%s'"):format(table.concat(M.levels, ', '), name), 0) end
+  local problem = M.level_problem(name)
+  if problem then error(('TYCHO_CPU=%s: %s'):format(name, problem), 0) end
+  return load('libtycho-' .. name)
+end
+
+local function choose_level()
+  local wanted = os.getenv 'TYCHO_CPU'
+  if wanted and wanted ~= '' then return M.level(wanted) end
+  for _, name in ipairs(M.levels) do
+    if not M.level_problem(name) then return M.level(name) end
+  end
+end
+
+-- OpenMP takes any OMP_NUM_THREADS; more threads than cores would wait for each other.
+local function check_threads(lib)
+  if lib.ty_set_threads(lib.ty_threads()) ~= 0 then
+    error(('OMP_NUM_THREADS=%s: %s'):format(tostring(os.getenv 'OMP_NUM_THREADS'), ffi.string(lib.ty_error())), 0)
+  end
+  return lib
+end
+
 setmetatable(M, {
   __index = function(t, key)
-    local file = ({ cpu = 'libtycho', cpu64 = 'libtycho64' })[key]
-    if not file then return nil end
-    local lib = load(file)
+    local lib
+    if key == 'cpu' then lib = check_threads(choose_level()) elseif key == 'cpu64' then lib = load 'libtycho64' else return nil end
     rawset(t, key, lib)
     return lib
   end,

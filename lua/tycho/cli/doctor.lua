@@ -5,16 +5,9 @@ pcall(ffi.cdef, 'long sysconf(int name);')
 local PROCESSORS_ONLINE = 84
 
 local function cpu()
-  local model, flags = 'unknown', ''
-  for line in io.lines('/proc/cpuinfo') do
-    model = line:match('^model name%s*:%s*(.*)$') or model
-    flags = line:match('^flags%s*:%s*(.*)$') or flags
-  end
-  local found = {}
-  for _, flag in ipairs { 'avx2', 'fma', 'avx512f' } do
-    if (' ' .. flags .. ' '):find(' ' .. flag .. ' ', 1, true) then found[#found + 1] = flag end
-  end
-  return ('%s, %d cores (%s)'):format(model, tonumber(ffi.C.sysconf(PROCESSORS_ONLINE)), #found > 0 and table.concat(found, ', ') or 'no AVX2')
+  local model = 'unknown'
+  for line in io.lines('/proc/cpuinfo') do model = line:match('^model name%s*:%s*(.*)$') or model end
+  return ('%s, %d cores'):format(model, tonumber(ffi.C.sysconf(PROCESSORS_ONLINE)))
 end
 
 local function memory()
@@ -24,6 +17,34 @@ local function memory()
     if name then kilobytes[name] = tonumber(size) end
   end
   return ('%.1f GB, %.1f GB of it available'):format(kilobytes.MemTotal / 1e6, (kilobytes.MemAvailable or kilobytes.MemFree) / 1e6)
+end
+
+-- The level in use, and why none above it.
+local function level(lib)
+  local used = ffi.string(lib.cpu.ty_level())
+  local notes = {}
+  for _, name in ipairs(lib.levels) do
+    if name == used then break end
+    notes[#notes + 1] = ('; not %s: %s'):format(name, lib.level_problem(name) or 'TYCHO_CPU=' .. os.getenv 'TYCHO_CPU')
+  end
+  return ('libtycho-%s.so, interface version %d%s'):format(used, lib.cpu.ty_version(), table.concat(notes))
+end
+
+local function blas(lib)
+  local config = ffi.string(lib.cpu.ty_blas())
+  local version, core = config:match('^(OpenBLAS [%d.]+)'), config:match('(%S+) MAX_THREADS')
+  if not version then return config end
+  return ('%s, core %s, %s'):format(version, core or 'unknown', config:find('USE_OPENMP', 1, true) and 'on the threads above'
+    or 'with threads of its own that compete with those above: install libopenblas0-openmp')
+end
+
+-- Whether the system follows the advice to back large blocks with huge pages.
+local function pages()
+  local file = io.open '/sys/kernel/mm/transparent_hugepage/enabled'
+  local setting = file and file:read('*a'):match('%[(%w+)%]')
+  if file then file:close() end
+  if setting == 'always' or setting == 'madvise' then return '2 MB pages for large blocks' end
+  return ('small ones only: transparent huge pages are %s in this system'):format(setting == 'never' and 'switched off' or 'absent')
 end
 
 local function module_version(name, field)
@@ -46,10 +67,11 @@ return function()
   row('cpu', cpu)
   row('memory', memory)
   local function lib() return require 'tycho.lib' end
-  row('float32', function() return ('libtycho.so, interface version %d'):format(lib().cpu.ty_version()) end)
+  row('float32', function() return level(lib()) end)
   row('float64', function() return ('libtycho64.so, interface version %d (gradient checks)'):format(lib().cpu64.ty_version()) end)
-  row('threads', function() return tostring(lib().cpu.ty_threads()) end)
-  row('blas', function() return ffi.string(lib().cpu.ty_blas()) end)
+  row('threads', function() return ('%d (OpenMP)'):format(lib().cpu.ty_threads()) end)
+  row('blas', function() return blas(lib()) end)
+  row('pages', pages)
   row('cuda', function() return 'not used: this version computes on the CPU only' end)
   row('yaml', module_version('lyaml', '_VERSION'))
   row('files', module_version('lfs', '_VERSION'))
