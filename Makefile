@@ -3,6 +3,7 @@
 # make demo       deps, build, render toy3d, train, evaluate
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
+# make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
 # make lint       luacheck, and compiler warnings as errors
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
 #            CFLAGS, BLAS_DIR
@@ -40,7 +41,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo test parity lint clean
+.PHONY: all deps demo test parity bench lint clean
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -63,6 +64,9 @@ test: deps
 parity: all
 	./tycho spec/parity/run.lua "$(GOLDENS)"
 
+bench: all $(BUILD)/peak
+	@if chrt -f 10 true 2>/dev/null; then first="chrt -f 10"; fi; $$first ./tycho spec/bench/run.lua
+
 lint: deps
 	luacheck -q lua experiments spec
 	@for flags in $(foreach level,$(LEVELS),"$(FLAGS_$(level))") -DTYCHO_DOUBLE; do for file in $(SOURCES); do \
@@ -83,6 +87,8 @@ $(BUILD)/obj/double/%.o: csrc/%.c | $(BUILD)/obj/double
 -include $(OBJ64:.o=.d)
 $(BUILD)/libtycho64.so: $(OBJ64)
 	$(CC) $(ALL_CFLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
+$(BUILD)/peak: spec/bench/peak.c | $(BUILD)/obj/plain
+	$(CC) -O3 -march=native -ffp-contract=fast -fopenmp $(WARN) $< -o $@
 tycho: csrc/main.c
 	$(CC) -O2 -g -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
 $(patsubst %,$(BUILD)/obj/%,$(LEVELS) double):

@@ -20,10 +20,10 @@ int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float
 int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
 int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
 
-/* winograd.c: the same for some 3x3 convolutions of stride 1. */
-int ty_winograd_pays(const conv_shape *s); /* whether these functions take this convolution and are faster */
-int ty_winograd_forward(const conv_shape *s, float *y, const float *x, const float *w);
-int ty_winograd_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
-int ty_winograd_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
+/* winograd.c: the same for some 3x3 convolutions of stride 1, by tiles of 4 x columns outputs. */
+int ty_winograd_columns(const conv_shape *s, int most); /* the fastest columns of 2 or 4, at most `most`; 0 when direct convolution is faster */
+int ty_winograd_forward(const conv_shape *s, int columns, float *y, const float *x, const float *w);
+int ty_winograd_back_input(const conv_shape *s, int columns, float *dx, const float *dy, const float *w);
+int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const float *dy, const float *x);
 
 #endif

@@ -8,10 +8,11 @@
 
 enum {
   ITEMS_PER_THREAD = 4,    /* pieces of work per thread, for balance */
-  GROUP_BYTES = 1 << 20,   /* input of one piece of work: what stays in a core's cache */
-  BLOCK_PIXELS = 128,      /* of the weight gradient: a block of dy stays in the first-level cache */
-  MAX_PARTS = 32,          /* partial sums of the weight gradient */
-  PARTS_BYTES = 8 << 20
+  GROUP_BYTES = 1 << 18,   /* input of one piece of work: what stays in a core's second-level cache */
+  CHUNK_PIXELS = 240,      /* pixels that meet one piece of the weights, a multiple of PIXELS */
+  PIECE = 256,             /* values of one dot product: its weights stay in the first-level cache */
+  BAND_PIXELS = 256,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
+  PACKED_BYTES = 4 << 20   /* of the weight gradient: packed images that the cores share */
 };
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -55,55 +56,75 @@ typedef struct {
   int64_t x_image, x_row, x_pixel, y_image, y_row, y_pixel;
 } correlation;
 
+/* Pixels of images n0..n1 that see no tap at all. */
+static void clear_span(const correlation *c, const span *row, const span *col, int64_t n0, int64_t n1, int64_t p0, int64_t p1) {
+  size_t bytes = (size_t)(min(c->out, p1 * PANEL) - p0 * PANEL) * sizeof(float);
+  for (int64_t n = n0; n < n1; n++)
+    for (int64_t i = 0; i < row->count; i++)
+      for (int64_t j = 0; j < col->count; j++)
+        memset(c->y + n * c->y_image + (row->first + i) * c->y_row + (col->first + j) * c->y_pixel + p0 * PANEL, 0, bytes);
+}
+
+/* Pixels of images n0..n1 that see the same taps, panels p0..p1. */
+static void correlate_span(const correlation *c, const span *row, const span *col, int64_t n0, int64_t n1, int64_t p0, int64_t p1) {
+  int64_t b_row = c->w.taps * c->in * PANEL, b_panel = c->h.taps * b_row, run = col->taps * c->in;
+  int64_t splits = ceil_div(run, PIECE), together = max(1, PIECE / max(1, run));
+  const float *weights = c->weights + row->tap * b_row + col->tap * c->in * PANEL;
+  const float *x = c->x + row->input * c->x_row + col->input * c->x_pixel;
+  float *y = c->y + row->first * c->y_row + col->first * c->y_pixel;
+  int64_t total = (n1 - n0) * row->count * col->count, i = n0, j = 0, k = 0;
+  const float *a_at[CHUNK_PIXELS];
+  float *y_at[CHUNK_PIXELS];
+  for (int64_t done = 0; done < total; done += CHUNK_PIXELS) {
+    int64_t count = min(CHUNK_PIXELS, total - done), blocks = ceil_div(count, PIXELS);
+    for (int64_t t = 0; t < blocks * PIXELS; t++) {
+      a_at[t] = x + i * c->x_image + j * c->h.step * c->x_row + k * c->w.step * c->x_pixel;
+      y_at[t] = y + i * c->y_image + j * c->y_row + k * c->y_pixel;
+      if (t >= count - 1 && done + count == total) continue; /* the last pixel fills the block */
+      if (++k == col->count) {
+        k = 0;
+        if (++j == row->count) j = 0, i++;
+      }
+    }
+    for (int64_t p = p0; p < p1; p++)
+      for (int64_t r = 0; r < row->taps; r += together)
+        for (int64_t s = 0; s < splits; s++) {
+          int64_t from = s * run / splits;
+          dot_depth d = {min(together, row->taps - r), (s + 1) * run / splits - from, c->x_row, b_row};
+          const float *b = weights + p * b_panel + r * b_row + from * PANEL;
+          for (int64_t t = 0; t < blocks; t++)
+            panel_dot(y_at + t * PIXELS, p * PANEL, a_at + t * PIXELS, r * c->x_row + from, b, &d, min(PANEL, c->out - p * PANEL), r + s > 0);
+        }
+  }
+}
+
 /* Images n0..n1, output rows r0..r1, panels p0..p1. */
 static void correlate_piece(const correlation *c, int64_t n0, int64_t n1, int64_t r0, int64_t r1, int64_t p0, int64_t p1) {
-  int64_t b_row = c->w.taps * c->in * PANEL, b_panel = c->h.taps * b_row;
-  for (int64_t p = p0, panels; p < p1; p += panels) {
-    panels = p1 - p >= WIDE ? WIDE : 1;
-    int64_t width = min(panels * PANEL, c->out - p * PANEL);
-    for (int64_t r = r0; r < r1;) {
-      span row = span_from(&c->h, r, r1);
-      for (int64_t q = 0; q < c->w.count;) {
-        span col = span_from(&c->w, q, c->w.count);
-        const float *b = c->weights + p * b_panel + row.tap * b_row + col.tap * c->in * PANEL;
-        const float *x = c->x + row.input * c->x_row + col.input * c->x_pixel;
-        float *y = c->y + row.first * c->y_row + col.first * c->y_pixel + p * PANEL;
-        int64_t x_row = c->h.step * c->x_row, x_col = c->w.step * c->x_pixel;
-        int64_t total = (n1 - n0) * row.count * col.count, i = n0, j = 0, k = 0;
-        const float *a_at[PIXELS];
-        float *y_at[PIXELS];
-        for (int64_t t = 0; t < total;) {
-          for (int u = 0; u < PIXELS; u++) {
-            a_at[u] = x + i * c->x_image + j * x_row + k * x_col;
-            y_at[u] = y + i * c->y_image + j * c->y_row + k * c->y_pixel;
-            if (++t >= total) continue; /* the last pixel fills the block */
-            if (++k == col.count) {
-              k = 0;
-              if (++j == row.count) j = 0, i++;
-            }
-          }
-          panel_dot((int)panels, y_at, a_at, b, row.taps, col.taps * c->in, c->x_row, b_row, b_panel, width);
-        }
-        q += col.count;
-      }
-      r += row.count;
+  for (int64_t r = r0; r < r1;) {
+    span row = span_from(&c->h, r, r1);
+    for (int64_t q = 0; q < c->w.count;) {
+      span col = span_from(&c->w, q, c->w.count);
+      if (row.taps && col.taps && c->in) correlate_span(c, &row, &col, n0, n1, p0, p1);
+      else clear_span(c, &row, &col, n0, n1, p0, p1);
+      q += col.count;
     }
+    r += row.count;
   }
 }
 
 /* Shares the work among the threads of the enclosing parallel region; does not wait for them at the end. */
 static void correlate(const correlation *c) {
-  int64_t want = omp_get_num_threads() * ITEMS_PER_THREAD, panels = panels_of(c->out), wides = ceil_div(panels, WIDE);
+  int64_t want = omp_get_num_threads() * ITEMS_PER_THREAD, panels = panels_of(c->out);
   int64_t image_bytes = c->x_image * (int64_t)sizeof(float);
   int64_t group = max(1, min(ceil_div(c->n, want), GROUP_BYTES / max(1, image_bytes)));
   if (c->h.count * c->w.count < 8 * PIXELS) group = ceil_div(group, PIXELS) * PIXELS; /* whole blocks at the edges of small maps */
   int64_t groups = ceil_div(c->n, group);
-  int64_t splits = min(wides, ceil_div(want, groups)), bands = min(c->h.count, ceil_div(want, groups * splits));
+  int64_t splits = min(panels, ceil_div(want, groups)), bands = min(c->h.count, ceil_div(want, groups * splits));
 #pragma omp for schedule(dynamic) nowait
   for (int64_t item = 0; item < groups * splits * bands; item++) {
     int64_t s = item % splits, b = item / splits % bands, g = item / splits / bands;
-    correlate_piece(c, g * group, min(c->n, (g + 1) * group), b * c->h.count / bands, (b + 1) * c->h.count / bands,
-                    s * wides / splits * WIDE, min(panels, (s + 1) * wides / splits * WIDE));
+    correlate_piece(c, g * group, min(c->n, (g + 1) * group), b * c->h.count / bands, (b + 1) * c->h.count / bands, s * panels / splits,
+                    (s + 1) * panels / splits);
   }
 }
 
@@ -198,128 +219,128 @@ int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const 
   return 0;
 }
 
-/* ---- back_weight ---- */
+/* ---- back_weight ----
+ * Images are first packed to panels, so that the inner loop reads whole cache lines; a panel of dy against a panel of x gives 16x16
+ * weights for each tap. Inputs of fewer than 16 channels stay as they are: the taps of a kernel row are then one run of values. */
 
-/* The outputs j in [from, to) for which j*stride + offset lies in [0, size). */
-static void valid_outputs(int64_t *from, int64_t *to, int64_t stride, int64_t offset, int64_t size) {
-  if (offset < 0) *from = max(*from, ceil_div(-offset, stride));
-  *to = size - 1 - offset < 0 ? *from : max(*from, min(*to, (size - 1 - offset) / stride + 1));
+/* x packed to [block][image][row][column][width], padding included, without the pixels between the windows of a stride beyond the
+ * kernel: output row j sees packed rows j * row_step + kh. dy packed to [panel][image][pixel][16]. */
+typedef struct {
+  const conv_shape *s;
+  float *x, *dy;
+  int64_t images, blocks, width, rows, columns, row_step, column_step;
+  int narrow;
+} packing;
+
+static packing packing_of(const conv_shape *s) {
+  packing k = {.s = s, .row_step = min(s->stride, s->kh), .column_step = min(s->stride, s->kw), .narrow = s->in < PANEL};
+  k.blocks = k.narrow ? 1 : panels_of(s->in);
+  k.width = k.narrow ? s->in : PANEL;
+  k.rows = (s->oh - 1) * k.row_step + s->kh;
+  k.columns = (s->ow - 1) * k.column_step + s->kw;
+  return k;
 }
 
-/* dy[images n0..n1, rows r0..r1][panel p] -> [pixel][16], missing channels zero. */
-static void pack_gradient(const conv_shape *s, float *to, const float *dy, int64_t n0, int64_t n1, int64_t r0, int64_t r1, int64_t p) {
-  int64_t width = min(PANEL, s->out - p * PANEL);
-  for (int64_t n = n0; n < n1; n++) {
-    const float *from = dy + (n * s->oh + r0) * s->ow * s->out + p * PANEL;
-    for (int64_t i = 0; i < (r1 - r0) * s->ow; i++, from += s->out, to += PANEL)
-      for (int64_t l = 0; l < PANEL; l++) to[l] = l < width ? from[l] : 0;
+/* `width` channels of one pixel as panels `step` floats apart, missing channels zero. */
+static void pack_pixel(float *to, int64_t step, const float *from, int64_t channels, int64_t width) {
+  for (int64_t c = 0; c < channels; c += width, to += step) {
+    if (width == PANEL && c + PANEL <= channels) memcpy(to, from + c, PANEL * sizeof *to);
+    else for (int64_t l = 0; l < width; l++) to[l] = c + l < channels ? from[c + l] : 0;
   }
 }
 
-/* x[images n0..n1, rows top..bottom] with columns padded: [image][row][(ow-1)*stride + kw][in]. */
-static void pad_columns(const conv_shape *s, float *to, const float *x, int64_t n0, int64_t n1, int64_t top, int64_t bottom) {
-  int64_t wide = (s->ow - 1) * s->stride + s->kw, copy = min(s->w, wide - s->padding);
-  for (int64_t n = n0; n < n1; n++)
-    for (int64_t r = top; r < bottom; r++, to += wide * s->in) {
-      memset(to, 0, (size_t)(wide * s->in) * sizeof *to);
-      if (copy > 0) memcpy(to + s->padding * s->in, x + (n * s->h + r) * s->w * s->in, (size_t)(copy * s->in) * sizeof *to);
+static void pack_x_row(const packing *k, const float *x, int64_t first, int64_t image, int64_t r) {
+  const conv_shape *s = k->s;
+  int64_t row = r / k->row_step * s->stride + r % k->row_step - s->padding, step = k->images * k->rows * k->columns * k->width;
+  float *to = k->x + (image * k->rows + r) * k->columns * k->width;
+  for (int64_t q = 0; q < k->columns; q++, to += k->width) {
+    int64_t column = q / k->column_step * s->stride + q % k->column_step - s->padding;
+    int inside = row >= 0 && row < s->h && column >= 0 && column < s->w;
+    if (inside) pack_pixel(to, step, x + (((first + image) * s->h + row) * s->w + column) * s->in, s->in, k->width);
+    else for (int64_t b = 0; b < k->blocks; b++) memset(to + b * step, 0, (size_t)k->width * sizeof *to);
+  }
+}
+
+static void pack_dy_row(const packing *k, const float *dy, int64_t first, int64_t image, int64_t r) {
+  const conv_shape *s = k->s;
+  for (int64_t q = r * s->ow; q < (r + 1) * s->ow; q++)
+    pack_pixel(k->dy + (image * s->oh * s->ow + q) * PANEL, k->images * s->oh * s->ow * PANEL,
+               dy + ((first + image) * s->oh * s->ow + q) * s->out, s->out, PANEL);
+}
+
+/* g[run][row][16] = the sums over `images` packed images for one panel of dy, one block of x and one kernel row; there are `runs` runs of
+ * `rows` weights each. */
+static void weight_block(const packing *k, float *g, int64_t images, int64_t p, int64_t block, int64_t kh, int64_t runs, int64_t rows) {
+  const conv_shape *s = k->s;
+  int64_t band = min(s->oh, ceil_div(BAND_PIXELS, s->ow)), group = band < s->oh ? 1 : max(1, BAND_PIXELS / (s->oh * s->ow));
+  int64_t a_row = k->columns * k->width, a_image = k->rows * a_row, b_row = s->ow * PANEL, b_image = s->oh * b_row;
+  int64_t a_step[3] = {a_image, k->row_step * a_row, k->column_step * k->width};
+  for (int64_t n = 0; n < images; n += group)
+    for (int64_t r = 0; r < s->oh; r += band) {
+      int64_t count = min(group, images - n), height = min(band, s->oh - r);
+      pixel_loops loops = {{count, height, s->ow}, {a_step[0], a_step[1], a_step[2]}, {b_image, b_row, PANEL}};
+      if (s->ow < count) loops = (pixel_loops){{height, s->ow, count}, {a_step[1], a_step[2], a_step[0]}, {b_row, PANEL, b_image}};
+      const float *a = k->x + (block * k->images + n) * a_image + (r * k->row_step + kh) * a_row;
+      const float *b = k->dy + (p * k->images + n) * b_image + r * b_row;
+      for (int64_t u = 0; u < runs; u++) panel_outer(g + u * rows * PANEL, a + u * k->width, b, &loops, rows, n + r == 0);
     }
 }
 
-/* Where one kernel row reads x: pixel (image, row, column) of x is at base + image*image + row*row + column*pixel. */
-typedef struct { const float *base; int64_t image, row, column; } window;
-
-/* sums[panel][kh][kw][in][16] += the share of images n0..n1 and output rows r0..r1, for panels p0..p1. */
-static void weight_block(const conv_shape *s, float *sums, const float *dy, const float *x, float *scratch, int64_t n0, int64_t n1,
-                         int64_t r0, int64_t r1, int64_t p0, int64_t p1) {
-  int64_t pixels = (n1 - n0) * (r1 - r0) * s->ow, depth = s->kh * s->kw * s->in;
-  for (int64_t p = p0; p < p1; p++) pack_gradient(s, scratch + (p - p0) * pixels * PANEL, dy, n0, n1, r0, r1, p);
-  /* With few channels, the taps of one kernel row are one contiguous run, once the columns are padded. */
-  int merged = s->in < PANEL && s->kw > 1;
-  window at = {x + n0 * s->h * s->w * s->in, s->h * s->w * s->in, s->w * s->in, 0};
-  if (merged) {
-    int64_t top = max(0, r0 * s->stride - s->padding), bottom = min(s->h, (r1 - 1) * s->stride - s->padding + s->kh);
-    int64_t wide = (s->ow - 1) * s->stride + s->kw;
-    float *padded = scratch + (p1 - p0) * pixels * PANEL;
-    pad_columns(s, padded, x, n0, n1, top, bottom);
-    at = (window){padded - top * wide * s->in, max(0, bottom - top) * wide * s->in, wide * s->in, s->padding * s->in};
-  }
-  int64_t taps = merged ? 1 : s->kw, run = merged ? s->kw * s->in : s->in;
-  for (int64_t kh = 0; kh < s->kh; kh++) {
-    int64_t top = r0, bottom = r1;
-    valid_outputs(&top, &bottom, s->stride, kh - s->padding, s->h);
-    for (int64_t kw = 0; kw < taps; kw++) {
-      int64_t left = 0, right = s->ow;
-      if (!merged) valid_outputs(&left, &right, s->stride, kw - s->padding, s->w);
-      if (top == bottom || left == right) continue;
-      const float *a = at.base + (top * s->stride - s->padding + kh) * at.row + (left * s->stride - s->padding + kw) * s->in + at.column;
-      const float *b = scratch + ((top - r0) * s->ow + left) * PANEL;
-      int64_t rows = bottom - top, columns = right - left, images = n1 - n0;
-      int64_t a_row = s->stride * at.row, a_column = s->stride * s->in, b_row = s->ow * PANEL, b_image = (r1 - r0) * b_row;
-      pixel_loops loops = {{images, rows, columns}, {at.image, a_row, a_column}, {b_image, b_row, PANEL}};
-      if (columns < images) loops = (pixel_loops){{rows, columns, images}, {a_row, a_column, at.image}, {b_row, PANEL, b_image}};
-      for (int64_t p = p0, panels; p < p1; p += panels) {
-        panels = p1 - p >= WIDE ? WIDE : 1;
-        float *c = sums + p * depth * PANEL + (kh * s->kw + kw) * s->in * PANEL;
-        for (int64_t k = 0; k < run; k += ROWS)
-          panel_outer((int)panels, c + k * PANEL, a + k, b + (p - p0) * pixels * PANEL, &loops, min(ROWS, run - k), pixels * PANEL,
-                      depth * PANEL);
+/* to[o][r] = or, when add, += from[r][o] for `rows` rows and `width` outputs; step is the distance of outputs in to. */
+static void store_weights(float *to, int64_t step, const float *from, int64_t rows, int64_t width, int add) {
+  float block[8][8];
+  int64_t whole = width == PANEL ? rows / 8 * 8 : 0;
+  for (int64_t r = 0; r < whole; r += 8)
+    for (int64_t o = 0; o < PANEL; o += 8) {
+      transpose8(block[0], 8, from + r * PANEL + o, PANEL);
+      for (int64_t l = 0; l < 8; l++) {
+        eight *at = (eight *)(to + (o + l) * step + r);
+        *at = *(const eight *)block[l] + (add ? *at : (eight){0});
       }
     }
-  }
+  for (int64_t o = 0; o < width; o++)
+    for (int64_t r = whole; r < rows; r++) to[o * step + r] = from[r * PANEL + o] + (add ? to[o * step + r] : 0);
 }
 
 int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) {
-  int64_t depth = s->kh * s->kw * s->in, panels = panels_of(s->out), wides = ceil_div(panels, WIDE);
-  int64_t size = panels * depth * PANEL, map = s->oh * s->ow;
-  if (s->out * depth == 0) return 0;
+  int64_t panels = panels_of(s->out), size = s->kh * s->kw * s->in;
+  if (s->out * size == 0) return 0;
   if (s->n == 0) {
-    memset(dw, 0, (size_t)(s->out * depth) * sizeof *dw);
+    memset(dw, 0, (size_t)(s->out * size) * sizeof *dw);
     return 0;
   }
-  /* Groups of images have their own sums; the groups depend on the shapes only. */
-  int64_t groups = min(min(s->n, MAX_PARTS), max(1, PARTS_BYTES / (size * (int64_t)sizeof(float))));
-  groups = min(groups, ceil_div(s->n * map, BLOCK_PIXELS));
-  int64_t splits = min(wides, ceil_div(MAX_PARTS, groups));
-  int64_t rows = min(s->oh, ceil_div(BLOCK_PIXELS, s->ow)), images = rows < s->oh ? 1 : max(1, BLOCK_PIXELS / map);
-  int64_t own = images * rows * s->ow * ceil_div(wides, splits) * WIDE * PANEL +
-                (s->in < PANEL ? images * ((rows - 1) * s->stride + s->kh) * ((s->ow - 1) * s->stride + s->kw) * s->in : 0);
-  own = ceil_div(own, PANEL) * PANEL;
-  int64_t bytes = (groups * size + omp_get_max_threads() * own) * (int64_t)sizeof(float);
-  float *sums = ty_alloc(bytes), *scratch = sums + groups * size;
-  if (!sums) return no_memory("conv2d_back_weight", bytes);
+  packing k = packing_of(s);
+  int64_t x_size = k.blocks * k.rows * k.columns * k.width, dy_size = panels * s->oh * s->ow * PANEL; /* of one image */
+  int64_t own = s->kw * max(PANEL, k.width) * PANEL;
+  k.images = min(s->n, max(1, PACKED_BYTES / ((x_size + dy_size) * (int64_t)sizeof(float))));
+  k.images = ceil_div(s->n, ceil_div(s->n, k.images));
+  int64_t bytes = (k.images * (x_size + dy_size) + omp_get_max_threads() * own) * (int64_t)sizeof(float);
+  k.dy = ty_alloc(bytes);
+  if (!k.dy) return no_memory("conv2d_back_weight", bytes);
+  k.x = k.dy + k.images * dy_size;
+  float *scratch = k.x + k.images * x_size;
+  int64_t runs = k.narrow ? 1 : s->kw;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
+    float *g = scratch + omp_get_thread_num() * own;
+    for (int64_t n = 0; n < s->n; n += k.images) {
+      int64_t images = min(k.images, s->n - n);
+#pragma omp for nowait
+      for (int64_t r = 0; r < images * k.rows; r++) pack_x_row(&k, x, n, r / k.rows, r % k.rows);
+#pragma omp for
+      for (int64_t r = 0; r < images * s->oh; r++) pack_dy_row(&k, dy, n, r / s->oh, r % s->oh);
 #pragma omp for schedule(dynamic)
-    for (int64_t item = 0; item < groups * splits; item++) {
-      int64_t g = item / splits, q = item % splits, first = g * s->n / groups, end = (g + 1) * s->n / groups;
-      int64_t p0 = q * wides / splits * WIDE, p1 = min(panels, (q + 1) * wides / splits * WIDE);
-      memset(sums + g * size + p0 * depth * PANEL, 0, (size_t)((p1 - p0) * depth * PANEL) * sizeof *sums);
-      for (int64_t n = first; n < end; n += images)
-        for (int64_t r = 0; r < s->oh; r += rows)
-          weight_block(s, sums + g * size, dy, x, scratch + omp_get_thread_num() * own, n, min(end, n + images), r, min(s->oh, r + rows),
-                       p0, p1);
-    }
-#pragma omp for collapse(2)
-    for (int64_t p = 0; p < panels; p++)
-      for (int64_t k0 = 0; k0 < depth; k0 += PANEL) {
-        float total[PANEL][PANEL] = {{0}};
-        int64_t length = min(PANEL, depth - k0);
-        for (int64_t g = 0; g < groups; g++)
-          for (int64_t k = 0; k < length; k++)
-            for (int64_t l = 0; l < PANEL; l++) total[k][l] += sums[g * size + (p * depth + k0 + k) * PANEL + l];
-        float *to = dw + p * PANEL * depth + k0;
-        int64_t width = min(PANEL, s->out - p * PANEL);
-        if (width == PANEL && length == PANEL) {
-          for (int64_t l = 0; l < PANEL; l += 8)
-            for (int64_t k = 0; k < PANEL; k += 8) transpose8(to + l * depth + k, depth, &total[k][l], PANEL);
-          continue;
-        }
-        for (int64_t l = 0; l < width; l++)
-          for (int64_t k = 0; k < length; k++) to[l * depth + k] = total[k][l];
+      for (int64_t item = 0; item < panels * k.blocks * s->kh; item++) {
+        int64_t kh = item % s->kh, block = item / s->kh % k.blocks, p = item / s->kh / k.blocks;
+        int64_t rows = k.narrow ? s->kw * s->in : min(PANEL, s->in - block * PANEL);
+        weight_block(&k, g, images, p, block, kh, runs, rows);
+        for (int64_t u = 0; u < runs; u++)
+          store_weights(dw + p * PANEL * size + (kh * s->kw + u) * s->in + block * PANEL, size, g + u * rows * PANEL, rows,
+                        min(PANEL, s->out - p * PANEL), n > 0);
       }
+    }
   }
-  ty_free(sums, bytes);
+  ty_free(k.dy, bytes);
   return 0;
 }
 

@@ -1,21 +1,26 @@
 /* Register-blocked inner loops of the float convolutions, over panels of 16 output channels.
- * Written with the compiler's vector types, so that one source serves every instruction set. */
+ * Written with the compiler's vector types, so that one source serves every instruction set. Each loop is a function of its own, with
+ * every small loop unrolled: only so do the sums stay in registers. */
 #ifndef TYCHO_PANEL_H
 #define TYCHO_PANEL_H
 #include <stdint.h>
 #include <string.h>
 
-/* LANES floats fill a register. PIXELS x WIDE panels (and ROWS x WIDE panels) are the sums that stay in registers. */
+/* LANES floats fill a register. PIXELS, or ROWS, times a panel are the sums that stay in registers. */
 #if defined(__AVX512F__)
-enum { LANES = 16, PIXELS = 8, ROWS = 8, WIDE = 2 };
+enum { LANES = 16, PIXELS = 12, ROWS = 8 };
 #elif defined(__AVX__)
-enum { LANES = 8, PIXELS = 6, ROWS = 4, WIDE = 1 };
+enum { LANES = 8, PIXELS = 6, ROWS = 6 };
+#elif defined(__aarch64__)
+enum { LANES = 4, PIXELS = 6, ROWS = 6 };
 #else
-enum { LANES = 4, PIXELS = 4, ROWS = 4, WIDE = 1 };
+enum { LANES = 4, PIXELS = 2, ROWS = 2 };
 #endif
 enum { PANEL = 16, VECTORS = PANEL / LANES };
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 #define PANEL_INLINE static inline __attribute__((always_inline))
+#define PANEL_LOOP static __attribute__((noinline))
+#define UNROLL _Pragma("GCC unroll 16")
 
 static inline int64_t panels_of(int64_t channels) { return (channels + PANEL - 1) / PANEL; }
 
@@ -27,96 +32,123 @@ static inline void transpose8(float *to, int64_t to_step, const float *from, int
   const eight_places left = {0, 1, 8, 9, 4, 5, 12, 13}, right = {2, 3, 10, 11, 6, 7, 14, 15};
   const eight_places first = {0, 1, 2, 3, 8, 9, 10, 11}, second = {4, 5, 6, 7, 12, 13, 14, 15};
   eight a[8], b[8];
-  for (int i = 0; i < 8; i++) a[i] = *(const eight *)(from + i * from_step);
-  for (int i = 0; i < 8; i += 2) {
+  UNROLL for (int i = 0; i < 8; i++) a[i] = *(const eight *)(from + i * from_step);
+  UNROLL for (int i = 0; i < 8; i += 2) {
     b[i] = __builtin_shuffle(a[i], a[i + 1], low);
     b[i + 1] = __builtin_shuffle(a[i], a[i + 1], high);
   }
-  for (int i = 0; i < 8; i += 4)
-    for (int j = 0; j < 2; j++) {
+  UNROLL for (int i = 0; i < 8; i += 4)
+    UNROLL for (int j = 0; j < 2; j++) {
       a[i + 2 * j] = __builtin_shuffle(b[i + j], b[i + j + 2], left);
       a[i + 2 * j + 1] = __builtin_shuffle(b[i + j], b[i + j + 2], right);
     }
-  for (int i = 0; i < 4; i++) {
+  UNROLL for (int i = 0; i < 4; i++) {
     *(eight *)(to + i * to_step) = __builtin_shuffle(a[i], a[i + 4], first);
     *(eight *)(to + (i + 4) * to_step) = __builtin_shuffle(a[i], a[i + 4], second);
   }
 }
 
-/* y[p][0..width) = sum over `rows` runs of `run` values of a[p][k] * b[k][0..16), for each of `panels` (1 or WIDE) panels.
- * The next run of a is a_row floats on, of b b_row floats; the next panel of b is b_panel floats on. */
-PANEL_INLINE void panel_dot_of(int panels, float *const *y, const float *const *a, const float *b, int64_t rows, int64_t run,
-                               int64_t a_row, int64_t b_row, int64_t b_panel, int64_t width) {
-  enum { MAX = WIDE * VECTORS };
-  vec sum[PIXELS][MAX];
+/* What one dot product runs over: `rows` runs of `run` values; the next run of a is a_row floats on, of b b_row floats. */
+typedef struct { int64_t rows, run, a_row, b_row; } dot_depth;
+
+/* y[p][y_at + 0..width) = or, when add, += sum over d of a[p][a_at + k] * b[k][0..16), for PIXELS pixels p. width <= 16. */
+PANEL_LOOP void panel_dot(float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b, const dot_depth *d, int64_t width,
+                          int add) {
+  vec sum[PIXELS][VECTORS];
   const float *at[PIXELS];
-  for (int p = 0; p < PIXELS; p++) {
-    at[p] = a[p];
-    for (int v = 0; v < panels * VECTORS; v++) sum[p][v] = (vec){0};
+  int64_t rows = d->rows, run = d->run, a_row = d->a_row, b_row = d->b_row;
+  UNROLL for (int p = 0; p < PIXELS; p++) {
+    at[p] = a[p] + a_at;
+    UNROLL for (int v = 0; v < VECTORS; v++) sum[p][v] = (vec){0};
   }
-  for (int64_t r = 0; r < rows; r++) {
-    const float *row = b + r * b_row;
-    for (int64_t k = 0; k < run; k++, row += PANEL) {
-      vec w[MAX];
-      for (int v = 0; v < panels * VECTORS; v++) w[v] = *(const vec *)(row + v / VECTORS * b_panel + v % VECTORS * LANES);
-      for (int p = 0; p < PIXELS; p++)
-        for (int v = 0; v < panels * VECTORS; v++) sum[p][v] += at[p][k] * w[v];
+  for (int64_t r = 0; r < rows; r++, b += b_row) {
+    for (int64_t k = 0; k < run; k++) {
+      vec w[VECTORS];
+      UNROLL for (int v = 0; v < VECTORS; v++) w[v] = *(const vec *)(b + k * PANEL + v * LANES);
+      UNROLL for (int p = 0; p < PIXELS; p++)
+        UNROLL for (int v = 0; v < VECTORS; v++) sum[p][v] += at[p][k] * w[v];
     }
-    for (int p = 0; p < PIXELS; p++) at[p] += a_row;
+    UNROLL for (int p = 0; p < PIXELS; p++) at[p] += a_row;
   }
-  if (width == panels * PANEL) {
-    for (int p = 0; p < PIXELS; p++)
-      for (int v = 0; v < panels * VECTORS; v++) *(vec *)(y[p] + v * LANES) = sum[p][v];
+  if (width == PANEL && !add) {
+    UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(y[p] + y_at + v * LANES) = sum[p][v];
+  } else if (width == PANEL) {
+    vec old[PIXELS][VECTORS]; /* all read first: a pixel that fills the block stands in it more than once */
+    UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int v = 0; v < VECTORS; v++) old[p][v] = sum[p][v] + *(const vec *)(y[p] + y_at + v * LANES);
+    UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(y[p] + y_at + v * LANES) = old[p][v];
   } else {
-    for (int p = 0; p < PIXELS; p++) {
-      float all[WIDE * PANEL];
-      for (int v = 0; v < panels * VECTORS; v++) *(vec *)(all + v * LANES) = sum[p][v];
-      memcpy(y[p], all, (size_t)width * sizeof *all);
-    }
+    float all[PIXELS][PANEL];
+    UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(all[p] + v * LANES) = sum[p][v];
+    for (int p = 0; p < PIXELS && add; p++)
+      for (int64_t i = 0; i < width; i++) all[p][i] += y[p][y_at + i];
+    for (int p = 0; p < PIXELS; p++) memcpy(y[p] + y_at, all[p], (size_t)width * sizeof(float));
   }
-}
-static void panel_dot(int panels, float *const *y, const float *const *a, const float *b, int64_t rows, int64_t run, int64_t a_row,
-                      int64_t b_row, int64_t b_panel, int64_t width) {
-  if (panels == 1) panel_dot_of(1, y, a, b, rows, run, a_row, b_row, b_panel, width);
-  else panel_dot_of(WIDE, y, a, b, rows, run, a_row, b_row, b_panel, width);
 }
 
 /* Three nested loops over pixels: how often, and how far a and b move each time. The last is the innermost. */
 typedef struct { int64_t count[3], a[3], b[3]; } pixel_loops;
 
-/* c[r][0..16) += sum over pixels of a[r] * b[0..16), for `rows` <= ROWS rows and 1 or WIDE panels. */
-PANEL_INLINE void panel_outer_of(int panels, int full, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows,
-                                 int64_t b_panel, int64_t c_panel) {
-  enum { MAX = WIDE * VECTORS };
-  vec sum[ROWS][MAX];
-  int64_t row[ROWS]; /* missing rows repeat the last one: nothing beyond it may be read */
-  for (int r = 0; r < ROWS; r++) {
-    row[r] = full || r < rows ? r : rows - 1;
-    for (int v = 0; v < panels * VECTORS; v++) sum[r][v] = (vec){0};
-  }
+PANEL_INLINE void panel_outer_of(int rows, float *c, const float *a, const float *b, const pixel_loops *at, int first) {
+  vec sum[ROWS][VECTORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = (vec){0};
   int64_t a_step = at->a[2], b_step = at->b[2], n = at->count[2];
   for (int64_t i = 0; i < at->count[0]; i++)
     for (int64_t j = 0; j < at->count[1]; j++) {
       const float *ap = a + i * at->a[0] + j * at->a[1], *bp = b + i * at->b[0] + j * at->b[1];
       for (int64_t k = 0; k < n; k++, ap += a_step, bp += b_step) {
-        vec w[MAX];
-        for (int v = 0; v < panels * VECTORS; v++) w[v] = *(const vec *)(bp + v / VECTORS * b_panel + v % VECTORS * LANES);
-        for (int r = 0; r < ROWS; r++)
-          for (int v = 0; v < panels * VECTORS; v++) sum[r][v] += ap[full ? r : row[r]] * w[v];
+        vec w[VECTORS];
+        UNROLL for (int v = 0; v < VECTORS; v++) w[v] = *(const vec *)(bp + v * LANES);
+        UNROLL for (int r = 0; r < rows; r++)
+          UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] += ap[r] * w[v];
       }
     }
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < panels * VECTORS; v++)
-      if (full || r < rows) *(vec *)(c + r * PANEL + v / VECTORS * c_panel + v % VECTORS * LANES) += sum[r][v];
-}
-static void panel_outer(int panels, float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows, int64_t b_panel,
-                        int64_t c_panel) {
-  if (panels == 1) {
-    if (rows == ROWS) panel_outer_of(1, 1, c, a, b, at, rows, b_panel, c_panel);
-    else panel_outer_of(1, 0, c, a, b, at, rows, b_panel, c_panel);
+  if (first) {
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(c + r * PANEL + v * LANES) = sum[r][v];
   } else {
-    if (rows == ROWS) panel_outer_of(WIDE, 1, c, a, b, at, rows, b_panel, c_panel);
-    else panel_outer_of(WIDE, 0, c, a, b, at, rows, b_panel, c_panel);
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(c + r * PANEL + v * LANES) += sum[r][v];
+  }
+}
+#define OUTER(rows) \
+  PANEL_LOOP void panel_outer_##rows(float *c, const float *a, const float *b, const pixel_loops *at, int first) { \
+    panel_outer_of(rows, c, a, b, at, first); \
+  }
+OUTER(1)
+OUTER(2)
+#if defined(__AVX__) || defined(__aarch64__)
+OUTER(3)
+OUTER(4)
+OUTER(5)
+OUTER(6)
+#endif
+#if defined(__AVX512F__)
+OUTER(7)
+OUTER(8)
+#endif
+#undef OUTER
+typedef void outer_loop(float *c, const float *a, const float *b, const pixel_loops *at, int first);
+static outer_loop *const panel_outer_rows[ROWS + 1] = {
+  NULL, panel_outer_1, panel_outer_2,
+#if defined(__AVX__) || defined(__aarch64__)
+  panel_outer_3, panel_outer_4, panel_outer_5, panel_outer_6,
+#endif
+#if defined(__AVX512F__)
+  panel_outer_7, panel_outer_8,
+#endif
+};
+
+/* c[r][0..16) = or, unless first, += sum over pixels of a[r] * b[0..16), for `rows` rows. */
+static inline void panel_outer(float *c, const float *a, const float *b, const pixel_loops *at, int64_t rows, int first) {
+  int64_t parts = (rows + ROWS - 1) / ROWS;
+  for (int64_t i = 0; i < parts; i++) {
+    int64_t r = i * rows / parts;
+    panel_outer_rows[(i + 1) * rows / parts - r](c + r * PANEL, a + r, b, at, first);
   }
 }
 

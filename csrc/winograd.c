@@ -1,7 +1,9 @@
-/* Winograd's minimal filtering F(4x4, 3x3) for 3x3 convolutions of stride 1 (Lavin & Gray 2015): a quarter of the multiplications of
- * the direct body, at a relative error of a few 1e-6. Y = A'[(G g G') . (B' d B)]A for tiles d of 6x6 inputs and Y of 4x4 outputs;
- * channels are summed in the transformed domain, one matrix product for each of the 36 points.
- * Float only, and only for channel counts that fill whole panels; conv.c asks ty_winograd_pays first.
+/* Winograd's minimal filtering for 3x3 convolutions of stride 1 (Lavin & Gray 2015): Y = A'[(G g G') . (B' d B)]A for tiles d of inputs and
+ * Y of outputs, channels summed in the transformed domain, one matrix product for each point. Tiles of 4x4 outputs take 36 multiplications
+ * where direct summation takes 144, tiles of 4x2 outputs 24 where it takes 72.
+ * The four-output transforms use the points 0, +-1/sqrt(2), +-sqrt(2), infinity: half the rounding error of the usual 0, +-1, +-2, and all
+ * of their powers that are not exact come out as one factor.
+ * Float only, and only for channel counts that fill whole panels.
  * No sum is split among threads, and the weight gradient's order depends on the shapes alone: the thread count does not change a
  * result. */
 #include "conv.h"
@@ -10,13 +12,15 @@
 #include <omp.h>
 
 enum {
-  TILE = 4, PATCH = 6, POINTS = PATCH * PATCH,
-  CHUNK_BYTES = 8 << 20,  /* transformed images that the cores share */
-  WEIGHT_BYTES = 8 << 20, /* transformed weights that are worth keeping */
-  BLOCK_TILES = 4 * PIXELS, /* tiles that stay in a core's cache, transformed, and their products */
-  BLOCK_INPUTS = 64,      /* input channels of one piece of the weight gradient */
+  TILE_ROWS = 4, PATCH_ROWS = 6, MAX_COLUMNS = 4, MAX_PATCH = 6, MAX_POINTS = 36,
+  BLOCK_TILES = 24,       /* a multiple of PIXELS: tiles that stay in a core's second-level cache, transformed, and their products */
+  BLOCK_BYTES = 512 << 10, /* their transformed inputs at most, else each panel of weights passes through all tiles instead */
+  PRODUCT_TILES = 120,    /* then: tiles whose products with one panel stay in that cache */
+  CHUNK_BYTES = 4 << 20,  /* transformed images that the cores share */
+  BAND_TILES = 240,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
+  BLOCK_PANELS = 4,       /* of the weight gradient: panels of inputs that meet it there */
   ITEMS_PER_THREAD = 4,
-  SKEW = 16               /* floats between planes, so that the 36 planes of a point do not fall on one cache set */
+  SKEW = 16               /* floats between planes, so that the planes of a point do not fall on one cache set */
 };
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -25,97 +29,150 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static vec load(const float *p) { return *(const vec *)p; }
 static void store(float *p, vec v) { *(vec *)p = v; }
 
-/* ---- the one-dimensional transforms ---- */
+/* ---- the one-dimensional transforms for n = 4 or 2 outputs ---- */
 
-PANEL_INLINE void input_points(vec *u, const vec *d) { /* B' */
-  vec even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], near = d[4] - d[2], far = 2 * (d[3] - d[1]);
-  u[0] = 4 * d[0] - 5 * d[2] + d[4];
-  u[1] = even + odd;
-  u[2] = even - odd;
-  u[3] = near + far;
-  u[4] = near - far;
-  u[5] = 4 * d[1] - 5 * d[3] + d[5];
+#define POINT_A 0.70710678f /* 1/sqrt(2) */
+#define POINT_B 1.41421356f /* sqrt(2) */
+
+PANEL_INLINE void input_points(int n, vec *u, const vec *d) { /* B' */
+  if (n == 2) {
+    u[0] = d[0] - d[2];
+    u[1] = d[1] + d[2];
+    u[2] = d[2] - d[1];
+    u[3] = d[1] - d[3];
+    return;
+  }
+  vec even_a = d[4] - 2 * d[2], odd_a = d[3] - 2 * d[1], even_b = d[4] - 0.5f * d[2], odd_b = d[3] - 0.5f * d[1];
+  u[0] = d[0] - 2.5f * d[2] + d[4];
+  u[1] = even_a + POINT_A * odd_a;
+  u[2] = even_a - POINT_A * odd_a;
+  u[3] = even_b + POINT_B * odd_b;
+  u[4] = even_b - POINT_B * odd_b;
+  u[5] = d[1] - 2.5f * d[3] + d[5];
 }
-PANEL_INLINE void output_values(vec *y, const vec *m) { /* A' */
-  vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
-  y[0] = m[0] + a + c;
-  y[1] = b + 2 * d;
-  y[2] = a + 4 * c;
-  y[3] = b + 8 * d + m[5];
+PANEL_INLINE void output_values(int n, vec *y, const vec *m) { /* A' */
+  if (n == 2) {
+    y[0] = m[0] + (m[1] + m[2]);
+    y[1] = (m[1] - m[2]) - m[3];
+    return;
+  }
+  vec even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+  y[0] = m[0] + even_a + even_b;
+  y[1] = POINT_A * odd_a + POINT_B * odd_b;
+  y[2] = 0.5f * even_a + 2 * even_b;
+  y[3] = POINT_A / 2 * odd_a + POINT_B * 2 * odd_b + m[5];
 }
-PANEL_INLINE void output_points(vec *u, const vec *y) { /* A */
-  vec a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4 * y[2], d = 2 * y[1] + 8 * y[3];
+PANEL_INLINE void output_points(int n, vec *u, const vec *y) { /* A */
+  if (n == 2) {
+    u[0] = y[0];
+    u[1] = y[0] + y[1];
+    u[2] = y[0] - y[1];
+    u[3] = -y[1];
+    return;
+  }
+  vec even_a = y[0] + 0.5f * y[2], odd_a = y[1] + 0.5f * y[3], even_b = y[0] + 2 * y[2], odd_b = y[1] + 2 * y[3];
   u[0] = y[0];
-  u[1] = a + b;
-  u[2] = a - b;
-  u[3] = c + d;
-  u[4] = c - d;
+  u[1] = even_a + POINT_A * odd_a;
+  u[2] = even_a - POINT_A * odd_a;
+  u[3] = even_b + POINT_B * odd_b;
+  u[4] = even_b - POINT_B * odd_b;
   u[5] = y[3];
 }
-PANEL_INLINE void weight_points(vec *u, const vec *g) { /* G */
-  vec a = (g[0] + g[2]) * (-1.0f / 6), b = g[1] * (-1.0f / 6), c = g[0] * (1.0f / 24) + g[2] * (1.0f / 6), d = g[1] * (1.0f / 12);
-  u[0] = g[0] * 0.25f;
-  u[1] = a + b;
-  u[2] = a - b;
-  u[3] = c + d;
-  u[4] = c - d;
+PANEL_INLINE void weight_points(int n, vec *u, const vec *g) { /* G */
+  if (n == 2) {
+    vec even = 0.5f * (g[0] + g[2]), odd = 0.5f * g[1];
+    u[0] = g[0];
+    u[1] = even + odd;
+    u[2] = even - odd;
+    u[3] = g[2];
+    return;
+  }
+  vec even_a = -2.0f / 3 * g[0] - 1.0f / 3 * g[2], odd_a = -2.0f / 3 * POINT_A * g[1];
+  vec even_b = 1.0f / 6 * g[0] + 1.0f / 3 * g[2], odd_b = POINT_B / 6 * g[1];
+  u[0] = g[0];
+  u[1] = even_a + odd_a;
+  u[2] = even_a - odd_a;
+  u[3] = even_b + odd_b;
+  u[4] = even_b - odd_b;
   u[5] = g[2];
 }
-PANEL_INLINE void weight_values(vec *g, const vec *u) { /* G' */
-  vec a = u[1] + u[2], b = u[1] - u[2], c = u[3] + u[4], d = u[3] - u[4];
-  g[0] = u[0] * 0.25f - a * (1.0f / 6) + c * (1.0f / 24);
-  g[1] = d * (1.0f / 12) - b * (1.0f / 6);
-  g[2] = (c - a) * (1.0f / 6) + u[5];
+PANEL_INLINE void weight_values(int n, vec *g, const vec *u) { /* G' */
+  if (n == 2) {
+    vec even = 0.5f * (u[1] + u[2]), odd = 0.5f * (u[1] - u[2]);
+    g[0] = u[0] + even;
+    g[1] = odd;
+    g[2] = even + u[3];
+    return;
+  }
+  vec even_a = u[1] + u[2], odd_a = u[1] - u[2], even_b = u[3] + u[4], odd_b = u[3] - u[4];
+  g[0] = u[0] + (1.0f / 6 * even_b - 2.0f / 3 * even_a);
+  g[1] = POINT_B / 6 * odd_b - 2.0f / 3 * POINT_A * odd_a;
+  g[2] = 1.0f / 3 * (even_b - even_a) + u[5];
 }
 
 /* ---- tiles of images ---- */
 
-/* A channels-last image batch cut into tiles of size x size pixels, 4 apart; the first starts at (-border, -border). */
+/* A channels-last image batch cut into tiles of 4 x columns outputs; the first tile's first pixel is (-border, -border). */
 typedef struct {
   const float *x;
-  int64_t h, w, channels, tile_rows, tile_columns, border, size;
+  int64_t h, w, channels, tile_rows, tile_columns, border, columns;
   const float *zeros; /* `channels` of them, for pixels outside */
 } tiling;
 
-/* Where the pixels of one tile are. */
-static void tile_pixels(const float **at, const tiling *t, int64_t image, int64_t row, int64_t column) {
-  for (int64_t i = 0; i < t->size; i++)
-    for (int64_t j = 0; j < t->size; j++) {
-      int64_t r = row * TILE - t->border + i, c = column * TILE - t->border + j;
-      int inside = r >= 0 && r < t->h && c >= 0 && c < t->w;
-      at[i * t->size + j] = inside ? t->x + ((image * t->h + r) * t->w + c) * t->channels : t->zeros;
+static int64_t points_of(int64_t columns) { return PATCH_ROWS * (columns + 2); }
+
+/* Where the rows x columns pixels of one tile are. */
+static void tile_pixels(const float **at, const tiling *t, int64_t image, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  int64_t top = row * TILE_ROWS - t->border, left = column * t->columns - t->border;
+  const float *first = t->x + ((image * t->h + top) * t->w + left) * t->channels;
+  int inside = top >= 0 && top + rows <= t->h && left >= 0 && left + columns <= t->w;
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) {
+      int here = inside || (top + i >= 0 && top + i < t->h && left + j >= 0 && left + j < t->w);
+      at[i * columns + j] = here ? first + (i * t->w + j) * t->channels : t->zeros;
     }
 }
 
-/* Transforms one row of tiles to points[36][tile][channels]; planes are `plane` floats apart. B'dB when inputs, A dY A' otherwise. */
-PANEL_INLINE void transform_row(float *points, int64_t plane, const tiling *t, int64_t image, int64_t row, int inputs) {
-  const int size = inputs ? PATCH : TILE;
-  for (int64_t column = 0; column < t->tile_columns; column++, points += t->channels) {
-    const float *at[POINTS];
-    tile_pixels(at, t, image, row, column);
-    for (int64_t c = 0; c < t->channels; c += LANES) {
-      vec half[PATCH][PATCH]; /* [pixel row][point column] */
-      for (int i = 0; i < size; i++) {
-        vec d[PATCH];
-        for (int j = 0; j < size; j++) d[j] = load(at[i * size + j] + c);
-        if (inputs) input_points(half[i], d);
-        else output_points(half[i], d);
-      }
-      for (int j = 0; j < PATCH; j++) {
-        vec d[PATCH], u[PATCH];
-        for (int i = 0; i < size; i++) d[i] = half[i][j];
-        if (inputs) input_points(u, d);
-        else output_points(u, d);
-        for (int i = 0; i < PATCH; i++) store(points + (i * PATCH + j) * plane + c, u[i]);
+/* Transforms one row of tiles for point planes that are `plane` floats apart. A tile's values are `tile_step` floats from the last one's,
+ * its panels of channels `panel_step` floats apart. B'dB of patches when inputs, A dY A' of tiles otherwise. */
+PANEL_INLINE void transform_row_of(int n, int inputs, float *points, int64_t plane, int64_t tile_step, int64_t panel_step, const tiling *t,
+                                   int64_t image, int64_t row) {
+  const int rows = inputs ? PATCH_ROWS : TILE_ROWS, columns = inputs ? n + 2 : n;
+  int64_t channels = t->channels, ahead = n * channels;
+  for (int64_t column = 0; column < t->tile_columns; column++, points += tile_step) {
+    const float *at[MAX_POINTS];
+    tile_pixels(at, t, image, row, column, rows, columns);
+    for (int64_t panel = 0; panel < channels; panel += PANEL) {
+      /* The next tile's new pixels: with this many streams the processor does not foresee them. */
+      UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = columns - n; j < columns; j++) __builtin_prefetch(at[i * columns + j] + ahead + panel);
+      for (int64_t lane = 0; lane < PANEL; lane += LANES) {
+        vec half[PATCH_ROWS][MAX_PATCH]; /* [pixel row][point column] */
+        UNROLL for (int i = 0; i < rows; i++) {
+          vec d[MAX_PATCH];
+          UNROLL for (int j = 0; j < columns; j++) d[j] = load(at[i * columns + j] + panel + lane);
+          if (inputs) input_points(n, half[i], d);
+          else output_points(n, half[i], d);
+        }
+        float *to = points + panel / PANEL * panel_step + lane;
+        UNROLL for (int j = 0; j < n + 2; j++) {
+          vec d[PATCH_ROWS], u[PATCH_ROWS];
+          UNROLL for (int i = 0; i < rows; i++) d[i] = half[i][j];
+          if (inputs) input_points(TILE_ROWS, u, d);
+          else output_points(TILE_ROWS, u, d);
+          UNROLL for (int i = 0; i < PATCH_ROWS; i++) store(to + (i * (n + 2) + j) * plane, u[i]);
+        }
       }
     }
   }
 }
-static void transform_inputs(float *points, int64_t plane, const tiling *t, int64_t image, int64_t row) {
-  transform_row(points, plane, t, image, row, 1);
+static void transform_inputs(float *points, int64_t plane, int64_t tile_step, int64_t panel_step, const tiling *t, int64_t image, int64_t row) {
+  if (t->columns == 4) transform_row_of(4, 1, points, plane, tile_step, panel_step, t, image, row);
+  else transform_row_of(2, 1, points, plane, tile_step, panel_step, t, image, row);
 }
-static void transform_outputs(float *points, int64_t plane, const tiling *t, int64_t image, int64_t row) {
-  transform_row(points, plane, t, image, row, 0);
+static void transform_outputs(float *points, int64_t plane, int64_t tile_step, int64_t panel_step, const tiling *t, int64_t image, int64_t row) {
+  if (t->columns == 4) transform_row_of(4, 0, points, plane, tile_step, panel_step, t, image, row);
+  else transform_row_of(2, 0, points, plane, tile_step, panel_step, t, image, row);
 }
 
 /* ---- forward, and back_input as the forward of the mirrored weights ---- */
@@ -130,117 +187,141 @@ typedef struct {
   int mirrored;
 } filtering;
 
-/* u[panel][36][in][16] for panels p.. */
-static void transform_weights(float *u, const filtering *f, int64_t p, int64_t panels) {
+/* u[point][in][16] for panel p. */
+PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, int64_t p) {
   int64_t in = f->in.channels;
-  for (int64_t k = 0; k < panels; k++, u += POINTS * in * PANEL)
-    for (int64_t i = 0; i < in; i++)
-      for (int64_t lane = 0; lane < PANEL; lane += LANES) {
-        const float *w = f->weights + (p + k) * f->panel_step + i * f->input_step + lane;
-        vec half[3][PATCH];
-        for (int r = 0; r < 3; r++) {
-          vec g[3];
-          for (int c = 0; c < 3; c++) g[c] = load(w + (f->mirrored ? 8 - r * 3 - c : r * 3 + c) * f->tap_step);
-          weight_points(half[r], g);
-        }
-        for (int c = 0; c < PATCH; c++) {
-          vec g[3] = {half[0][c], half[1][c], half[2][c]}, points[PATCH];
-          weight_points(points, g);
-          for (int r = 0; r < PATCH; r++) store(u + ((r * PATCH + c) * in + i) * PANEL + lane, points[r]);
-        }
+  for (int64_t i = 0; i < in; i++)
+    for (int64_t lane = 0; lane < PANEL; lane += LANES) {
+      const float *w = f->weights + p * f->panel_step + i * f->input_step + lane;
+      vec half[3][MAX_PATCH];
+      UNROLL for (int r = 0; r < 3; r++) {
+        vec g[3];
+        UNROLL for (int c = 0; c < 3; c++) g[c] = load(w + (f->mirrored ? 8 - r * 3 - c : r * 3 + c) * f->tap_step);
+        weight_points(n, half[r], g);
       }
+      UNROLL for (int c = 0; c < n + 2; c++) {
+        vec g[3] = {half[0][c], half[1][c], half[2][c]}, points[PATCH_ROWS];
+        weight_points(TILE_ROWS, points, g);
+        UNROLL for (int r = 0; r < PATCH_ROWS; r++) store(u + ((r * (n + 2) + c) * in + i) * PANEL + lane, points[r]);
+      }
+    }
+}
+static void transform_weights(float *u, const filtering *f, int64_t p) {
+  if (f->in.columns == 4) transform_weights_of(4, u, f, p);
+  else transform_weights_of(2, u, f, p);
 }
 
-/* Writes the 4x4 outputs of one tile, as far as they exist, from products m[36][width] with planes `plane` floats apart. */
-static void write_tile(const filtering *f, const float *m, int64_t plane, int64_t image, int64_t row, int64_t column, int64_t channel,
-                       int64_t width) {
-  int64_t rows = min(TILE, f->oh - row * TILE), columns = min(TILE, f->ow - column * TILE);
-  float *y = f->y + ((image * f->oh + row * TILE) * f->ow + column * TILE) * f->out + channel;
-  for (int64_t lane = 0; lane < width; lane += LANES) {
-    vec half[PATCH][TILE]; /* [point row][pixel column] */
-    for (int i = 0; i < PATCH; i++) {
-      vec d[PATCH];
-      for (int j = 0; j < PATCH; j++) d[j] = load(m + (i * PATCH + j) * plane + lane);
-      output_values(half[i], d);
-    }
-    for (int j = 0; j < columns; j++) {
-      vec d[PATCH], value[TILE];
-      for (int i = 0; i < PATCH; i++) d[i] = half[i][j];
-      output_values(value, d);
-      for (int i = 0; i < rows; i++) store(y + (i * f->ow + j) * f->out + lane, value[i]);
-    }
-  }
+/* Where tile t of the batch begins in y, for panel p. */
+static float *tile_outputs(const filtering *f, int64_t t, int64_t p) {
+  int64_t row = t / f->in.tile_columns, column = t % f->in.tile_columns, image = row / f->in.tile_rows;
+  return f->y + ((image * f->oh + row % f->in.tile_rows * TILE_ROWS) * f->ow + column * f->in.columns) * f->out + p * PANEL;
 }
 
-/* Tiles t0..t1, counted from tile row `first` of the batch, for `panels` panels from p; points hold the tiles from that row on. */
-static void filter_tiles(const filtering *f, const float *points, int64_t plane, const float *u, float *m, int64_t first, int64_t t0,
-                         int64_t t1, int64_t p, int64_t panels) {
-  int64_t in = f->in.channels, width = panels * PANEL, m_plane = BLOCK_TILES * width + SKEW;
-  for (int64_t t = t0; t < t1; t += BLOCK_TILES) {
-    int64_t count = min(BLOCK_TILES, t1 - t);
-    for (int64_t xi = 0; xi < POINTS; xi++)
-      for (int64_t k = 0; k < count; k += PIXELS) {
-        const float *a[PIXELS];
-        float *to[PIXELS];
-        for (int64_t i = 0; i < PIXELS; i++) { /* the last tile fills the block */
-          a[i] = points + xi * plane + (t + min(k + i, count - 1)) * in;
-          to[i] = m + xi * m_plane + min(k + i, count - 1) * width;
-        }
-        panel_dot((int)panels, to, a, u + xi * in * PANEL, 1, in, 0, 0, POINTS * in * PANEL, width);
-      }
-    for (int64_t k = 0; k < count; k++) {
-      int64_t row = first + (t + k) / f->in.tile_columns, column = (t + k) % f->in.tile_columns;
-      write_tile(f, m + k * width, m_plane, row / f->in.tile_rows, row % f->in.tile_rows, column, p * PANEL, width);
+/* Writes the outputs of tile t, as far as they exist, from products m[point][16] with planes `plane` floats apart. */
+PANEL_INLINE void write_tile_of(int n, const filtering *f, const float *m, int64_t plane, int64_t t, int64_t p) {
+  int64_t rows = min(TILE_ROWS, f->oh - t / f->in.tile_columns % f->in.tile_rows * TILE_ROWS);
+  int64_t columns = min(n, f->ow - t % f->in.tile_columns * n);
+  float *y = tile_outputs(f, t, p);
+  UNROLL for (int64_t lane = 0; lane < PANEL; lane += LANES) {
+    vec half[PATCH_ROWS][MAX_COLUMNS], values[TILE_ROWS][MAX_COLUMNS]; /* [point row][pixel column], [pixel row][pixel column] */
+    UNROLL for (int i = 0; i < PATCH_ROWS; i++) {
+      vec d[MAX_PATCH];
+      UNROLL for (int j = 0; j < n + 2; j++) d[j] = load(m + (i * (n + 2) + j) * plane + lane);
+      output_values(n, half[i], d);
     }
+    UNROLL for (int j = 0; j < n; j++) {
+      vec d[PATCH_ROWS], value[TILE_ROWS];
+      UNROLL for (int i = 0; i < PATCH_ROWS; i++) d[i] = half[i][j];
+      output_values(TILE_ROWS, value, d);
+      UNROLL for (int i = 0; i < TILE_ROWS; i++) values[i][j] = value[i];
+    }
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j++) store(y + (i * f->ow + j) * f->out + lane, values[i][j]);
   }
+}
+static void write_tile(const filtering *f, const float *m, int64_t plane, int64_t t, int64_t p) {
+  if (f->in.columns == 4) write_tile_of(4, f, m, plane, t, p);
+  else write_tile_of(2, f, m, plane, t, p);
+}
+
+/* Tiles t0 .. t0 + count of the batch for panel p, count at most PRODUCT_TILES. Point xi of tile t0 + k is at points + xi*plane + k*in. */
+static void filter_tiles(const filtering *f, const float *points, int64_t plane, const float *u, float *m, int64_t t0, int64_t count,
+                         int64_t p) {
+  int64_t in = f->in.channels, blocks = ceil_div(count, PIXELS), m_plane = blocks * PIXELS * PANEL + SKEW, planes = points_of(f->in.columns);
+  const float *a[PRODUCT_TILES];
+  float *to[PRODUCT_TILES], *y[PRODUCT_TILES];
+  for (int64_t k = 0; k < blocks * PIXELS; k++) { /* the last tile fills the block */
+    a[k] = points + min(k, count - 1) * in;
+    to[k] = m + min(k, count - 1) * PANEL;
+    y[k] = tile_outputs(f, t0 + min(k, count - 1), p);
+  }
+  dot_depth d = {1, in, 0, 0};
+  int64_t lines = ceil_div(in, blocks) * PANEL;
+  for (int64_t xi = 0; xi < planes; xi++)
+    for (int64_t k = 0; k < blocks; k++) {
+      /* The next point's weights, and one pixel of each tile for writing. */
+      const float *next = u + (xi + 1) * in * PANEL + k * lines;
+      for (int64_t l = 0; l < lines; l += PANEL) __builtin_prefetch(next + l);
+      if (xi < TILE_ROWS * f->in.columns)
+        UNROLL for (int i = 0; i < PIXELS; i++)
+          __builtin_prefetch(y[k * PIXELS + i] + (xi / f->in.columns * f->ow + xi % f->in.columns) * f->out, 1);
+      panel_dot(to + k * PIXELS, xi * m_plane, a + k * PIXELS, xi * plane, u + xi * in * PANEL, &d, PANEL, 0);
+    }
+  for (int64_t k = 0; k < count; k++) write_tile(f, m + k * PANEL, m_plane, t0 + k, p);
+}
+
+/* Tile rows first .. first + count of the batch to points[point][tile][in]. */
+static void transform_tile_rows(const filtering *f, float *points, int64_t plane, int64_t first, int64_t count) {
+  const tiling *t = &f->in;
+  for (int64_t r = first; r < first + count; r++)
+    transform_inputs(points + (r - first) * t->tile_columns * t->channels, plane, t->channels, PANEL, t, r / t->tile_rows, r % t->tile_rows);
 }
 
 /* Many tiles: the transformed weights are kept, and each block of tiles goes through all panels while it is in a core's cache. */
 static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t plane, int64_t block_rows, float *m) {
-  int64_t in = f->in.channels, rows = f->n * f->in.tile_rows, panels = panels_of(f->out), u_panel = POINTS * in * PANEL;
+  int64_t rows = f->n * f->in.tile_rows, panels = panels_of(f->out), u_panel = points_of(f->in.columns) * f->in.channels * PANEL;
 #pragma omp for
-  for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, p, 1);
+  for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, p);
 #pragma omp for schedule(dynamic)
   for (int64_t first = 0; first < rows; first += block_rows) {
     int64_t count = min(block_rows, rows - first);
-    for (int64_t r = 0; r < count; r++)
-      transform_inputs(points + r * f->in.tile_columns * in, plane, &f->in, (first + r) / f->in.tile_rows, (first + r) % f->in.tile_rows);
-    for (int64_t p = 0, some; p < panels; p += some) {
-      some = panels - p >= WIDE ? WIDE : 1;
-      filter_tiles(f, points, plane, u + p * u_panel, m, first, 0, count * f->in.tile_columns, p, some);
-    }
+    transform_tile_rows(f, points, plane, first, count);
+    for (int64_t p = 0; p < panels; p++)
+      filter_tiles(f, points, plane, u + p * u_panel, m, first * f->in.tile_columns, count * f->in.tile_columns, p);
   }
 }
 
 /* Few tiles, large weights: the transformed inputs are kept, and each panel's weights go through all tiles while they are in a cache. */
 static void filter_by_panels(const filtering *f, float *u, float *points, int64_t plane, int64_t chunk_rows, float *m) {
-  int64_t in = f->in.channels, rows = f->n * f->in.tile_rows, panels = panels_of(f->out), wides = ceil_div(panels, WIDE);
+  int64_t in = f->in.channels, rows = f->n * f->in.tile_rows, panels = panels_of(f->out);
   for (int64_t first = 0; first < rows; first += chunk_rows) {
     int64_t count = min(chunk_rows, rows - first), tiles = count * f->in.tile_columns;
-    int64_t pieces = min(ceil_div(tiles, BLOCK_TILES), ceil_div(omp_get_num_threads() * ITEMS_PER_THREAD, wides));
+    int64_t pieces = min(ceil_div(tiles, PRODUCT_TILES), ceil_div(omp_get_num_threads() * ITEMS_PER_THREAD, panels));
 #pragma omp for
-    for (int64_t r = 0; r < count; r++)
-      transform_inputs(points + r * f->in.tile_columns * in, plane, &f->in, (first + r) / f->in.tile_rows, (first + r) % f->in.tile_rows);
+    for (int64_t r = 0; r < count; r++) transform_tile_rows(f, points + r * f->in.tile_columns * in, plane, first + r, 1);
 #pragma omp for schedule(dynamic)
-    for (int64_t item = 0; item < wides * pieces; item++) {
-      int64_t p = item / pieces * WIDE, some = panels - p >= WIDE ? WIDE : 1, piece = item % pieces;
-      transform_weights(u, f, p, some);
-      filter_tiles(f, points, plane, u, m, first, piece * tiles / pieces, (piece + 1) * tiles / pieces, p, some);
+    for (int64_t item = 0; item < panels * pieces; item++) {
+      int64_t p = item / pieces, piece = item % pieces, end = (piece + 1) * tiles / pieces;
+      transform_weights(u, f, p);
+      for (int64_t t = piece * tiles / pieces, some; t < end; t += some) {
+        some = ceil_div(end - t, ceil_div(end - t, PRODUCT_TILES));
+        filter_tiles(f, points + t * in, plane, u, m, first * f->in.tile_columns + t, some, p);
+      }
     }
   }
 }
 
 /* pack: the weights are those of a forward convolution and are first brought into panels. */
 static int filter(const char *op, filtering *f, const conv_shape *s, const float *w, int pack) {
-  int64_t in = f->in.channels, panels = panels_of(f->out), rows = f->n * f->in.tile_rows, threads = omp_get_max_threads();
-  int64_t row_size = POINTS * f->in.tile_columns * in, u_panel = POINTS * in * PANEL;
-  int64_t block_rows = ceil_div(BLOCK_TILES, f->in.tile_columns), chunk_rows = max(1, CHUNK_BYTES / (row_size * (int64_t)sizeof(float)));
+  int64_t in = f->in.channels, tiles = f->in.tile_columns, planes = points_of(f->in.columns), panels = panels_of(f->out);
+  int64_t rows = f->n * f->in.tile_rows, threads = omp_get_max_threads(), tile_bytes = planes * in * (int64_t)sizeof(float);
+  int64_t block_rows = max(1, BLOCK_TILES / tiles);
+  int by_tiles = tiles <= PRODUCT_TILES && rows >= 2 * threads * block_rows && block_rows * tiles * tile_bytes <= BLOCK_BYTES;
+  int64_t chunk_rows = max(1, CHUNK_BYTES / (tiles * tile_bytes));
   chunk_rows = ceil_div(rows, ceil_div(rows, chunk_rows));
-  int by_tiles = rows >= 2 * threads * block_rows && panels * u_panel * (int64_t)sizeof(float) <= WEIGHT_BYTES;
-  int64_t plane = (by_tiles ? block_rows : chunk_rows) * f->in.tile_columns * in + SKEW;
-  int64_t m_size = POINTS * (BLOCK_TILES * WIDE * PANEL + SKEW);
-  int64_t points_size = (by_tiles ? threads : 1) * POINTS * plane, u_size = (by_tiles ? panels : threads * WIDE) * u_panel;
-  int64_t packed_size = pack ? panels * 9 * in * PANEL : 0;
+  int64_t plane = (by_tiles ? block_rows : chunk_rows) * tiles * in + SKEW, u_panel = planes * in * PANEL;
+  int64_t m_size = planes * (PRODUCT_TILES * PANEL + SKEW), packed_size = pack ? panels * 9 * in * PANEL : 0;
+  int64_t points_size = (by_tiles ? threads : 1) * planes * plane, u_size = (by_tiles ? panels : threads) * u_panel;
   int64_t bytes = (points_size + u_size + threads * m_size + packed_size + in) * (int64_t)sizeof(float);
   float *points = ty_alloc(bytes), *u = points + points_size, *m = u + u_size, *packed = m + threads * m_size;
   if (!points) return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
@@ -253,103 +334,114 @@ static int filter(const char *op, filtering *f, const conv_shape *s, const float
 #pragma omp for
       for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
     }
-    if (by_tiles) filter_by_tiles(f, u, points + id * POINTS * plane, plane, block_rows, m + id * m_size);
-    else filter_by_panels(f, u + id * WIDE * u_panel, points, plane, chunk_rows, m + id * m_size);
+    if (by_tiles) filter_by_tiles(f, u, points + id * planes * plane, plane, block_rows, m + id * m_size);
+    else filter_by_panels(f, u + id * u_panel, points, plane, chunk_rows, m + id * m_size);
   }
   ty_free(points, bytes);
   return 0;
 }
 
-static tiling tiles_of(const float *x, int64_t h, int64_t w, int64_t channels, int64_t oh, int64_t ow, int64_t border, int64_t size) {
-  return (tiling){.x = x, .h = h, .w = w, .channels = channels, .tile_rows = ceil_div(oh, TILE), .tile_columns = ceil_div(ow, TILE),
-                  .border = border, .size = size};
+static tiling tiles_of(const float *x, int64_t h, int64_t w, int64_t channels, int64_t oh, int64_t ow, int64_t border, int columns) {
+  return (tiling){.x = x, .h = h, .w = w, .channels = channels, .tile_rows = ceil_div(oh, TILE_ROWS), .tile_columns = ceil_div(ow, columns),
+                  .border = border, .columns = columns};
 }
 
-int ty_winograd_forward(const conv_shape *s, float *y, const float *x, const float *w) {
-  filtering f = {.in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, PATCH), .y = y, .n = s->n, .out = s->out,
+int ty_winograd_forward(const conv_shape *s, int columns, float *y, const float *x, const float *w) {
+  filtering f = {.in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, columns), .y = y, .n = s->n, .out = s->out,
                  .oh = s->oh, .ow = s->ow, .panel_step = 9 * s->in * PANEL, .tap_step = s->in * PANEL, .input_step = PANEL};
   return filter("conv2d", &f, s, w, 1);
 }
 
-int ty_winograd_back_input(const conv_shape *s, float *dx, const float *dy, const float *w) {
-  filtering f = {.in = tiles_of(dy, s->oh, s->ow, s->out, s->h, s->w, 2 - s->padding, PATCH), .y = dx, .n = s->n, .out = s->in,
+int ty_winograd_back_input(const conv_shape *s, int columns, float *dx, const float *dy, const float *w) {
+  filtering f = {.in = tiles_of(dy, s->oh, s->ow, s->out, s->h, s->w, 2 - s->padding, columns), .y = dx, .n = s->n, .out = s->in,
                  .oh = s->h, .ow = s->w, .panel_step = PANEL, .tap_step = s->in, .input_step = 9 * s->in, .mirrored = 1};
   return filter("conv2d_back_input", &f, s, w, 0);
 }
 
 /* ---- back_weight ---- */
 
-/* The weights' gradient from u[36][panel][rows][16], for input channels i0.. and panels p..: added to dw, or stored when first. */
-static void write_weights(const conv_shape *s, float *dw, const float *u, int64_t rows, int64_t i0, int64_t p, int64_t panels, int first) {
-  int64_t plane = panels * rows * PANEL;
-  for (int64_t k = 0; k < panels * rows; k += 8) {
+/* The weights' gradient from u[point][rows][16], for `rows` input channels from i0 and panel p: added to dw, or stored when first. */
+PANEL_INLINE void write_weights_of(int n, const conv_shape *s, float *dw, const float *u, int64_t rows, int64_t i0, int64_t p, int first) {
+  int64_t plane = rows * PANEL;
+  for (int64_t k = 0; k < rows; k += 8) {
     float g[9][8][PANEL]; /* [tap][input][output] */
     for (int64_t i = 0; i < 8; i++)
       for (int64_t lane = 0; lane < PANEL; lane += LANES) {
         const float *from = u + (k + i) * PANEL + lane;
-        vec half[3][PATCH];
-        for (int c = 0; c < PATCH; c++) {
-          vec d[PATCH], value[3];
-          for (int r = 0; r < PATCH; r++) d[r] = load(from + (r * PATCH + c) * plane);
-          weight_values(value, d);
-          for (int r = 0; r < 3; r++) half[r][c] = value[r];
+        vec half[3][MAX_PATCH];
+        UNROLL for (int c = 0; c < n + 2; c++) {
+          vec d[PATCH_ROWS], value[3];
+          UNROLL for (int r = 0; r < PATCH_ROWS; r++) d[r] = load(from + (r * (n + 2) + c) * plane);
+          weight_values(TILE_ROWS, value, d);
+          UNROLL for (int r = 0; r < 3; r++) half[r][c] = value[r];
         }
-        for (int r = 0; r < 3; r++) {
+        UNROLL for (int r = 0; r < 3; r++) {
           vec value[3];
-          weight_values(value, half[r]);
-          for (int c = 0; c < 3; c++) store(g[r * 3 + c][i] + lane, value[c]);
+          weight_values(n, value, half[r]);
+          UNROLL for (int c = 0; c < 3; c++) store(g[r * 3 + c][i] + lane, value[c]);
         }
       }
-    float *to = dw + (p + k / rows) * PANEL * 9 * s->in + i0 + k % rows;
+    float *to = dw + p * PANEL * 9 * s->in + i0 + k;
     for (int64_t tap = 0; tap < 9; tap++)
       for (int64_t l = 0; l < PANEL; l += 8) {
         float block[8][8], *at = to + (l * 9 + tap) * s->in;
         transpose8(block[0], 8, &g[tap][0][l], PANEL);
-        for (int64_t o = 0; o < 8; o++, at += 9 * s->in) {
-          if (first) memcpy(at, block[o], sizeof block[o]);
-          else *(eight *)at += *(const eight *)block[o];
-        }
+        for (int64_t o = 0; o < 8; o++, at += 9 * s->in)
+          *(eight *)at = *(const eight *)block[o] + (first ? (eight){0} : *(const eight *)at);
       }
   }
 }
+static void write_weights(const conv_shape *s, int columns, float *dw, const float *u, int64_t rows, int64_t i0, int64_t p, int first) {
+  if (columns == 4) write_weights_of(4, s, dw, u, rows, i0, p, first);
+  else write_weights_of(2, s, dw, u, rows, i0, p, first);
+}
 
-int ty_winograd_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) {
-  tiling in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, PATCH);
-  tiling out = tiles_of(dy, s->oh, s->ow, s->out, s->oh, s->ow, 0, TILE);
-  int64_t per_image = in.tile_rows * in.tile_columns, wides = ceil_div(panels_of(s->out), WIDE);
-  int64_t images = max(1, CHUNK_BYTES / (POINTS * per_image * (s->in + s->out) * (int64_t)sizeof(float)));
+/* u[point][rows][16] = sum over the tiles of inputs times output gradients, for `count` panels of inputs and one of outputs. */
+static void multiply_points(float *u, int64_t planes, const float *in, int64_t in_plane, int64_t in_panel, const float *out,
+                            int64_t out_plane, int64_t tiles, int64_t count) {
+  int64_t bands = ceil_div(tiles, BAND_TILES);
+  for (int64_t xi = 0; xi < planes; xi++)
+    for (int64_t band = 0; band < bands; band++) {
+      int64_t t = band * tiles / bands, length = (band + 1) * tiles / bands - t;
+      pixel_loops loops = {{1, 1, length}, {0, 0, PANEL}, {0, 0, PANEL}};
+      for (int64_t k = 0; k < count; k++)
+        panel_outer(u + (xi * count + k) * PANEL * PANEL, in + xi * in_plane + k * in_panel + t * PANEL, out + xi * out_plane + t * PANEL,
+                    &loops, PANEL, band == 0);
+    }
+}
+
+int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const float *dy, const float *x) {
+  tiling in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, columns);
+  tiling out = tiles_of(dy, s->oh, s->ow, s->out, s->oh, s->ow, 0, columns);
+  int64_t per_image = in.tile_rows * in.tile_columns, planes = points_of(columns), in_panels = s->in / PANEL, out_panels = s->out / PANEL;
+  int64_t images = max(1, CHUNK_BYTES / (planes * per_image * (s->in + s->out) * (int64_t)sizeof(float)));
   images = ceil_div(s->n, ceil_div(s->n, images));
-  int64_t in_plane = images * per_image * s->in + SKEW, out_plane = images * per_image * s->out + SKEW;
-  int64_t u_size = POINTS * WIDE * BLOCK_INPUTS * PANEL, channels = max(s->in, s->out);
-  int threads = omp_get_max_threads();
-  int64_t bytes = (POINTS * (in_plane + out_plane) + threads * u_size + channels) * (int64_t)sizeof(float);
-  float *in_points = ty_alloc(bytes), *out_points = in_points + POINTS * in_plane, *scratch = out_points + POINTS * out_plane;
+  /* Points are kept as [point][panel][tile][16]: the inner loop reads whole cache lines. */
+  int64_t panel_size = images * per_image * PANEL, in_plane = in_panels * panel_size + SKEW, out_plane = out_panels * panel_size + SKEW;
+  int64_t u_size = planes * BLOCK_PANELS * PANEL * PANEL, channels = max(s->in, s->out), threads = omp_get_max_threads();
+  int64_t bytes = (planes * (in_plane + out_plane) + threads * u_size + channels) * (int64_t)sizeof(float);
+  float *in_points = ty_alloc(bytes), *out_points = in_points + planes * in_plane, *scratch = out_points + planes * out_plane;
   if (!in_points) return ty_fail("conv2d_back_weight: no memory for %lld bytes of scratch", (long long)bytes);
   in.zeros = out.zeros = memset(scratch + threads * u_size, 0, (size_t)channels * sizeof(float));
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     float *u = scratch + omp_get_thread_num() * u_size;
-    int64_t rows = PANEL; /* input channels of an item: more save loads, fewer keep all threads busy */
-    int64_t want = omp_get_num_threads() * ITEMS_PER_THREAD;
-    while (rows < BLOCK_INPUTS && s->in % (2 * rows) == 0 && s->in / (2 * rows) * wides >= want) rows *= 2;
+    int64_t groups = ceil_div(in_panels, BLOCK_PANELS); /* more share loads, fewer keep all threads busy */
+    groups = min(in_panels, max(groups, ceil_div(omp_get_num_threads() * ITEMS_PER_THREAD, out_panels)));
     for (int64_t n = 0; n < s->n; n += images) {
-      int64_t count = min(images, s->n - n), tiles = count * per_image;
+      int64_t count = min(images, s->n - n);
 #pragma omp for
       for (int64_t r = 0; r < 2 * count * in.tile_rows; r++) {
-        int64_t k = r / 2, image = n + k / in.tile_rows, row = k % in.tile_rows;
-        if (r % 2) transform_inputs(in_points + k * in.tile_columns * s->in, in_plane, &in, image, row);
-        else transform_outputs(out_points + k * in.tile_columns * s->out, out_plane, &out, image, row);
+        int64_t k = r / 2, image = n + k / in.tile_rows, row = k % in.tile_rows, at = k * in.tile_columns * PANEL;
+        if (r % 2) transform_inputs(in_points + at, in_plane, PANEL, panel_size, &in, image, row);
+        else transform_outputs(out_points + at, out_plane, PANEL, panel_size, &out, image, row);
       }
 #pragma omp for schedule(dynamic)
-      for (int64_t item = 0; item < s->in / rows * wides; item++) {
-        int64_t p = item % wides * WIDE, panels = panels_of(s->out) - p >= WIDE ? WIDE : 1, i0 = item / wides * rows;
-        pixel_loops loops = {{1, 1, tiles}, {0, 0, s->in}, {0, 0, s->out}};
-        memset(u, 0, (size_t)(POINTS * panels * rows * PANEL) * sizeof *u);
-        for (int64_t xi = 0; xi < POINTS; xi++)
-          for (int64_t i = 0; i < rows; i += ROWS)
-            panel_outer((int)panels, u + (xi * panels * rows + i) * PANEL, in_points + xi * in_plane + i0 + i,
-                        out_points + xi * out_plane + p * PANEL, &loops, ROWS, PANEL, rows * PANEL);
-        write_weights(s, dw, u, rows, i0, p, panels, n == 0);
+      for (int64_t item = 0; item < groups * out_panels; item++) {
+        int64_t p = item / groups, first = item % groups * in_panels / groups, end = (item % groups + 1) * in_panels / groups;
+        multiply_points(u, planes, in_points + first * panel_size, in_plane, panel_size, out_points + p * panel_size, out_plane,
+                        count * per_image, end - first);
+        write_weights(s, columns, dw, u, (end - first) * PANEL, first * PANEL, p, n == 0);
       }
     }
   }
@@ -357,14 +449,22 @@ int ty_winograd_back_weight(const conv_shape *s, float *dw, const float *dy, con
   return 0;
 }
 
+/* ---- the choice ---- */
+
 /* Counts multiplications, and what the transforms cost in the same coin (measured). Direct convolution skips the taps on padding. */
-int ty_winograd_pays(const conv_shape *s) {
-  if (s->kh != 3 || s->kw != 3 || s->stride != 1 || s->padding > 2 || s->in % PANEL || s->out % PANEL) return 0;
+int ty_winograd_columns(const conv_shape *s, int most) {
+  if (s->kh != 3 || s->kw != 3 || s->stride != 1 || s->padding > 2 || s->in % PANEL || s->out % PANEL || s->n == 0) return 0;
   int64_t rows = 0, columns = 0;
   for (int64_t i = 0; i < s->oh; i++) rows += min(s->h, i - s->padding + 3) - max(0, i - s->padding);
   for (int64_t i = 0; i < s->ow; i++) columns += min(s->w, i - s->padding + 3) - max(0, i - s->padding);
-  double tiles = (double)s->n * ceil_div(s->oh, TILE) * ceil_div(s->ow, TILE), products = (double)s->in * s->out;
-  return (double)s->n * rows * columns * products > tiles * (POINTS * products + 400 * (s->in + s->out)) + 130 * products;
+  double products = (double)s->in * s->out, best = (double)s->n * rows * columns * products;
+  int choice = 0;
+  for (int n = 2; n <= most; n += 2) {
+    double tiles = (double)s->n * ceil_div(s->oh, TILE_ROWS) * ceil_div(s->ow, n), planes = points_of(n);
+    double cost = planes * (tiles * (products + 10 * (s->in + s->out)) + 4 * products);
+    if (cost < best) best = cost, choice = n;
+  }
+  return choice;
 }
 
 #endif

@@ -34,7 +34,7 @@ end
 
 local config = {
   backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 2, n_head = 2, block_size = 8, init_std = 0.3, is_invariant = false,
-  resolution = 24, image_mean = { 0.3, 0.3, 0.3 }, image_std = { 0.17, 0.17, 0.17 }, cache_type = 'train', context_seed = 0, winograd = false,
+  resolution = 24, image_mean = { 0.3, 0.3, 0.3 }, image_std = { 0.17, 0.17, 0.17 }, cache_type = 'train', context_seed = 0, exact = false,
   eval_normalize = true, seed = 42, out = folder .. '/runs',
 }
 local function with(changes)
@@ -213,7 +213,7 @@ describe('embeddings', function()
     end
     add(embeddings.open(model, datasets, config))
     add(embeddings.open(new_model(2), datasets, config))
-    for key, value in pairs { n_head = 4, context_seed = 1, resolution = 25, winograd = true, block_size = 4, cache_type = 'val' } do
+    for key, value in pairs { n_head = 4, context_seed = 1, resolution = 25, exact = true, block_size = 4, cache_type = 'val' } do
       add(embeddings.open(model, datasets, with { [key] = value }))
     end
     local dir = folder .. '/other'

@@ -55,7 +55,7 @@ local function describe(model, datasets, config)
     format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model),
     data = { train = fingerprint(datasets.train), val = fingerprint(datasets.val) },
     settings = { resolution = config.resolution, image_mean = config.image_mean, image_std = config.image_std, n_head = config.n_head,
-      block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, winograd = config.winograd },
+      block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, exact = config.exact },
   }, { indent = true }) .. '\n'
 end
 

@@ -35,6 +35,7 @@ local rules = {
   n_layer = check.whole(1),
   n_head = check.whole(1),
   block_size = check.rule('an even number of tokens, at least 2', function(v) return block_size.accepts(v) and even(v) end),
+  exact = check.flag(),
   aug_method = check.word { 'concat' },
   is_invariant = check.flag(),
   random_mask = check.flag(),
@@ -124,7 +125,7 @@ function M.load(file, arguments)
   if not resume and (config.run_dir or '') ~= '' then run_directory.check_new(config.run_dir) end
   config.resume = resume
   if (config.threads or 0) > 0 then tycho.set_threads(config.threads) end
-  tycho.set_winograd(config.winograd)
+  tycho.set_exact(config.exact)
   return config
 end
 

@@ -19,9 +19,8 @@ function M.set_threads(n)
 end
 function M.threads() return lib.cpu.ty_threads() end
 
--- on: 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3) where that pays: about twice as fast at a relative error of 5e-6 instead of
--- 1e-6. Off at first.
-function M.set_winograd(on) lib.check(lib.cpu.ty_set_exact(on and 0 or 1)) end
+-- on: convolutions only by algorithms whose rounding error is that of direct summation. Off at first.
+function M.set_exact(on) lib.check(lib.cpu.ty_set_exact(on and 1 or 0)) end
 
 local folders = { nn = true, loss = true, optim = true, data = true, io = true, train = true, plot = true, repl = true }
 
