@@ -5,10 +5,11 @@
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
 # make lint       luacheck, and compiler warnings as errors
+# Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
 #            CFLAGS, BLAS_DIR
 
-PACKAGES = luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
+PACKAGES = luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev libturbojpeg0 lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
 
 BUILD  ?= build
 CC     ?= gcc
@@ -33,7 +34,7 @@ LUAJIT_CFLAGS = -I/usr/include/luajit-2.1
 
 SOURCES = $(filter-out csrc/main.c,$(wildcard csrc/*.c))
 # No double tensors there.
-FLOAT_ONLY = csrc/image.c csrc/render.c
+FLOAT_ONLY = csrc/image.c csrc/decode.c csrc/encode.c csrc/resize.c csrc/loader.c csrc/render.c
 FLOAT_LIBS = $(LEVELS:%=$(BUILD)/libtycho-%.so)
 OBJ64   = $(patsubst csrc/%.c,$(BUILD)/obj/double/%.o,$(filter-out $(FLOAT_ONLY),$(SOURCES)))
 

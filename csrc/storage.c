@@ -205,9 +205,3 @@ double ty_now(void) {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
-double ty_fnv(const void *data, int64_t bytes) {
-  uint64_t h = 14695981039346656037ull;
-  const unsigned char *p = data;
-  for (int64_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 1099511628211ull;
-  return (double)(h >> 12);
-}

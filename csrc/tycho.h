@@ -47,7 +47,9 @@ const char *ty_blas(void);
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
 double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */
-double ty_fnv(const void *data, int64_t bytes); /* 52-bit hash of bytes, as an exact double */
+
+/* ---- hash.c ---- */
+uint64_t ty_hash(const void *data, int64_t bytes); /* XXH64, seed 0 */
 
 /* ---- copy.c ---- */
 /* y = x, any dtypes and strides; x's shape must equal y's or broadcast to it. */
@@ -136,16 +138,35 @@ int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double
 /* velocity [opt] when momentum is 0; first != 0 initialises it with the gradient (as PyTorch does). */
 int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, double momentum, double weight_decay, int first);
 
-/* ---- image.c: decoding, Pillow's resize, encoding; the float library only ---- */
-/* Decodes n files in parallel to RGB, resizes each to (H,W) with Pillow's antialiased bilinear filter (as is when the size is equal).
- * y uint8 (n,H,W,3) dense. Fails with the name of the first bad file. */
-int ty_read_images(ty_tensor *y, const char *const *paths);
+/* ---- decode.c, resize.c, image.c, encode.c: JPEG and PNG files; the float library only ---- */
+enum { TY_JPEG_AUTO, TY_JPEG_TURBO, TY_JPEG_STB };
+/* What decodes JPEG files: libjpeg-turbo where its library is installed, or stb_image, which also decodes PNG and CMYK. For the whole process,
+ * not while a loader runs. */
+int ty_set_jpeg_decoder(int which);
+const char *ty_jpeg_decoder(void); /* its name, with the version where it tells */
 int ty_image_size(int32_t *height, int32_t *width, const char *path);
-int ty_resize(ty_tensor *y, const ty_tensor *x);                    /* uint8 (H,W,3) dense */
+int ty_resize(ty_tensor *y, const ty_tensor *x); /* Pillow's antialiased bilinear; uint8 (H,W,3) dense */
 /* y[i] = (x[index[i]]/255 - mean[c]) / std[c]. x uint8 (n,H,W,3) dense; y real image (m,3,H,W); index int64 (m) [opt]; mean, std of 3. */
 int ty_normalize_images(ty_tensor *y, const ty_tensor *x, const ty_tensor *index, const double *mean, const double *std);
 int ty_write_jpeg(const char *path, const ty_tensor *x, int quality); /* uint8 (H,W,3) dense; written to a temporary name, then renamed */
 int ty_write_png(const char *path, const ty_tensor *x);               /* uint8 (H,W,C), C = 1, 3 or 4 */
+
+/* ---- loader.c: threads that read files while the caller goes on; the float library only ---- */
+/* What becomes of file i, by the dtype of y:
+ *   uint8 (N,H,W,3)  decoded to RGB, resized to (H,W) with Pillow's antialiased bilinear filter (as is when the size is equal), into y[rows[i]]
+ *   float64 (N,L)    must be the head_bytes of head and L doubles, which go to y[rows[i]]
+ *   int64 (N)        an image checked as far as that goes without decoding it, its size in bytes into y[rows[i]] */
+typedef struct ty_loader ty_loader;
+/* Starts up to `threads` threads (at most the machine's cores) on n files; with 0 the caller does the work before the function returns. The
+ * result does not depend on their number. rows [opt]: NULL for row i; no row twice. y's memory must live until ty_loader_stop; paths, rows and
+ * head are copied. NULL on failure. */
+ty_loader *ty_loader_start(ty_tensor *y, const char *const *paths, const int64_t *rows, int64_t n, const void *head,
+                           int64_t head_bytes, int threads);
+int ty_loader_wait(ty_loader *l, double seconds);         /* 1 when every file has been tried, 0 when the time is over */
+const char *ty_loader_error(const ty_loader *l, int64_t i); /* what was wrong with file i, NULL for nothing; after the wait */
+void ty_loader_stop(ty_loader *l);                        /* ends the threads after the file that each is at, and frees l */
+/* Asks the system to read rows index (int64 (m)) of a mapped x (dense) ahead of their use; returns at once. */
+int ty_read_ahead(const ty_tensor *x, const ty_tensor *index);
 
 /* ---- render.c: the toy3d renderer; the float library only ---- */
 /* One convex part of an object. kind 0 = ellipsoid, 1 = box; centre, half axes in object coordinates; albedo RGB. */

@@ -19,13 +19,9 @@ local modes, lengths = { 'rot', 'color' }, config.eval_ctxt
 -- data
 if not lfs.attributes(config.data_dir) then
   toy3d.render { out = config.data_dir, objects = config.toy_objects, val_objects = config.toy_val_objects, views = config.toy_views,
-    size = config.resolution, classes = config.toy_classes, seed = config.toy_seed }
+    size = config.resolution, classes = config.classes, seed = config.toy_seed }
 end
-local function open(split)
-  return data.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
-    image_std = config.image_std }
-end
-local train, val = open 'train', open 'val'
+local train, val = data.of(config, 'train'), data.of(config, 'val')
 
 -- training
 local model, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })

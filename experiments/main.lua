@@ -12,11 +12,7 @@ config_file.require_path(config, 'data_dir', ', the folder with 3DIEBench/ and m
   .. './tycho experiments/toy3d.lua out=data/toy3d')
 
 -- data
-local function open(split)
-  return data.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
-    image_std = config.image_std }
-end
-local train, val = open 'train', open 'val'
+local train, val = data.of(config, 'train'), data.of(config, 'val')
 print(('%d objects, %d views each, %d classes'):format(train:size(), train.views, train.classes))
 
 -- policies: replace any of these functions to change the method, for example

@@ -1,150 +1,175 @@
--- The 3DIEBench tree: <root>/<synset>/<object>/image_<k>.jpg with latent_<k>.npy, and meta/{train,val}_{images,labels}.npy.
--- Opens an index, checks it, and makes batches of pairs. Reads files when they are first needed; latents and decoded images are kept.
+-- A split of objects seen from several views: opens its packed file or its tree of JPEG files, and makes batches of pairs. Both give the same
+-- samples. Images of a tree are decoded when they are first needed and kept while there is room; those of a packed file are never read whole.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
-local npy = require 'tycho.io.npy'
+local loader = require 'tycho.data.loader'
+local packed = require 'tycho.data.pack'
 local latents = require 'experiments.contextssl.latents'
+local tree = require 'experiments.contextssl.tree'
 
 local Dataset = {}
 Dataset.__index = Dataset
 local M = {}
 
-local function exists(path) return lfs.attributes(path) ~= nil end
+-- ---- opening ----
 
-local function find_meta(data_dir, split)
-  for _, folder in ipairs { data_dir .. '/meta', data_dir .. '/3DIEBench/meta' } do
-    if exists(folder .. '/' .. split .. '_images.npy') then return folder end
+local function open_pack(self, path, options)
+  local pack = packed.open(path)
+  local header = pack.header
+  if header.height ~= self.resolution or header.width ~= self.resolution then
+    error(('%s holds images of %d x %d, resolution=%d; set resolution=%d, or pack the data again at the other'):format(path, header.height,
+      header.width, self.resolution, header.height), 0)
   end
-  error(('data_dir=%s: expected meta/%s_images.npy in it; set data_dir to a folder in the 3DIEBench layout, or render one with '
-    .. './tycho experiments/toy3d.lua out=%s'):format(data_dir, split, data_dir), 0)
-end
-
-local function count_views(folder)
-  local n = 0
-  while exists(('%s/image_%d.jpg'):format(folder, n)) do n = n + 1 end
-  return n
-end
-
--- Every object must have every view: problems are found before a run, not during it.
-local function check_views(self)
-  local bad, example = 0, nil
-  for i, object in ipairs(self.objects) do
-    for k = 0, self.views - 1 do
-      for _, pattern in ipairs { '%s/image_%d.jpg', '%s/latent_%d.npy' } do
-        local path = pattern:format(self.root .. object, k)
-        local size = lfs.attributes(path, 'size')
-        if not size or size == 0 then
-          bad = bad + 1
-          example = example or (path .. (size and ' is empty' or ' is missing'))
-        end
-      end
-    end
-    local label = self.labels[i]
-    if label < 0 or label ~= math.floor(label) then
-      error(('%s/%s_labels.npy: label %s of %s is not a class number >= 0'):format(self.meta, self.split, tostring(label), object), 0)
+  self.objects, self.labels, self.views, self.latents = pack.names, pack.labels:tolist(), header.views, pack.rows
+  self.pixels, self.identity = pack.images, pack.checksum
+  for i, label in ipairs(self.labels) do
+    if options.classes and label >= options.classes then
+      error(('%s: label %d of %s, expected 0 to %d (classes=%d)'):format(path, label, self.objects[i], options.classes - 1, options.classes), 0)
     end
   end
-  if bad > 0 then
-    error(('%s: %d of the files that %s_images.npy names cannot be used; the first: %s (every object needs views 0 to %d)'):format(self.root,
-      bad, self.split, example, self.views - 1), 0)
-  end
 end
 
--- options: data_dir, resolution, split ('train' or 'val'), image_mean, image_std, max_cached (bytes of decoded images to keep; default 2 GB).
-function M.open(options)
-  local meta = find_meta(options.data_dir, options.split)
-  local self = setmetatable({ split = options.split, meta = meta, resolution = options.resolution, mean = options.image_mean,
-    std = options.image_std }, Dataset)
-  self.objects = npy.load(('%s/%s_images.npy'):format(meta, self.split))
-  self.labels = npy.load(('%s/%s_labels.npy'):format(meta, self.split)):tolist()
-  if type(self.objects) ~= 'table' or tycho.is_tensor(self.objects) then
-    error(('%s/%s_images.npy: expected an array of paths such as /synset/object/'):format(meta, self.split), 0)
-  end
-  if #self.objects ~= #self.labels or #self.objects == 0 then
-    error(('%s: %s_images.npy has %d entries and %s_labels.npy %d; expected the same number, at least 1'):format(meta, self.split,
-      #self.objects, self.split, #self.labels), 0)
-  end
-  for i, object in ipairs(self.objects) do self.objects[i] = '/' .. object:gsub('^/', ''):gsub('/$', '') end
-  self.root = exists(options.data_dir .. '/3DIEBench') and options.data_dir .. '/3DIEBench' or options.data_dir
-  self.views = count_views(self.root .. self.objects[1])
-  if self.views < 2 then
-    error(('%s%s: expected image_0.jpg, image_1.jpg, ... (at least two views), found %d'):format(self.root, self.objects[1], self.views), 0)
-  end
-  check_views(self)
-  self.classes = 0
-  for _, label in ipairs(self.labels) do self.classes = math.max(self.classes, label + 1) end
-  self.states = {}
+local function open_tree(self, options)
+  local found = tree.read { data_dir = options.data_dir, split = self.split, classes = options.classes, on_bad = options.on_bad,
+    workers = self.workers }
+  self.objects, self.labels, self.views, self.latents, self.root = found.names, found.labels, found.views, found.latents, found.root
+  self.identity = hash(table.concat({ table.concat(found.names, '\n'), table.concat(found.labels, ' '), hash(found.latents),
+    hash(found.sizes), found.views, self.resolution, image.decoder() }, '\n'))
   local bytes = #self.objects * self.views * self.resolution ^ 2 * 3
   if bytes <= (options.max_cached or 2e9) then
-    self.store = tycho.keep(tycho.empty({ #self.objects * self.views, self.resolution, self.resolution, 3 }, 'u8'))
+    self.pixels = tycho.keep(tycho.empty({ #self.objects * self.views, self.resolution, self.resolution, 3 }, 'u8'))
     self.decoded = {}
   end
+end
+
+-- options: data_dir (a folder with SPLIT.pack in it, or one in 3DIEBench's layout), resolution, split ('train' or 'val'), image_mean, image_std,
+-- classes (labels must be below it; nil: any), on_bad ('error', the default, or 'skip': see tree.lua), workers (decoding threads, at most the
+-- machine's cores; 0: none beside the caller's; default 16), max_cached (bytes of decoded images of a tree to keep; default 2 GB).
+function M.open(options)
+  local self = setmetatable({ split = options.split, resolution = options.resolution, mean = options.image_mean, std = options.image_std,
+    workers = options.workers or 16 }, Dataset)
+  tree.check(options)
+  local path = ('%s/%s.pack'):format(options.data_dir, self.split)
+  if lfs.attributes(path) then open_pack(self, path, options) else open_tree(self, options) end
+  self.classes = options.classes or 0
+  for _, label in ipairs(self.labels) do self.classes = math.max(self.classes, label + 1) end
+  self.rounded = tycho.keep(tycho.empty { self.latents:size(1) })
   return self
+end
+
+-- The split of the data set that the settings name.
+function M.of(config, split)
+  return M.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
+    image_std = config.image_std, classes = config.classes, on_bad = config.on_bad, workers = config.workers }
 end
 
 function Dataset:size() return #self.objects end
 
+-- A word that changes with the samples: the index, labels, latents and the size of each image file of a tree, or the checksums of a packed file,
+-- the resolution and the JPEG decoder. A tree and a file packed from it have different ones.
+function Dataset:fingerprint() return self.identity end
+
 -- State of a view (latents.state), objects and views counted from 0.
 function Dataset:state(object, view)
-  local key = object * self.views + view
-  local state = self.states[key]
-  if not state then
-    local path = ('%s%s/latent_%d.npy'):format(self.root, self.objects[object + 1], view)
-    local values = npy.load(path)
-    if not tycho.is_tensor(values) or values.ndim ~= 1 or values:size(0) < 7 then
-      error(('%s: expected at least 7 numbers (Euler angles, floor hue, light direction, light hue)'):format(path), 0)
-    end
-    state = latents.state(values:to('f32'):ptr())
-    self.states[key] = state
-  end
-  return state
+  local columns = self.latents:size(1)
+  local from, to = self.latents:ptr() + (object * self.views + view) * columns, self.rounded:ptr()
+  for i = 0, columns - 1 do to[i] = from[i] end
+  return latents.state(to)
 end
 
-local function read(self, items)
+-- ---- images ----
+
+-- Starts to decode items into rows of `into`, or into its first rows.
+local function decode(self, items, into, rows)
   local paths = {}
   for i, item in ipairs(items) do
     paths[i] = ('%s%s/image_%d.jpg'):format(self.root, self.objects[math.floor(item / self.views) + 1], item % self.views)
   end
-  return image.load_all(paths, self.resolution, self.resolution)
+  return loader.start { paths = paths, into = into, rows = rows, threads = self.workers }
+end
+
+-- Starts to decode what is needed for items; self.pending holds it.
+local function start(self, items)
+  if not self.decoded then
+    if not self.batch_pixels or self.batch_pixels:size(0) < #items then
+      self.batch_pixels = tycho.keep(tycho.empty({ #items, self.resolution, self.resolution, 3 }, 'u8'))
+    end
+    self.pending = { items = items, job = decode(self, items, self.batch_pixels) }
+    return
+  end
+  local missing, seen = {}, {}
+  for _, item in ipairs(items) do
+    if not self.decoded[item] and not seen[item] then seen[item], missing[#missing + 1] = true, item end
+  end
+  self.pending = { items = items, missing = missing, job = decode(self, missing, self.pixels, missing) }
+end
+
+-- Ends what was started; raises the error of its first bad image.
+local function settle(self)
+  local pending = self.pending
+  self.pending = nil
+  local errors = pending.job:finish()
+  if self.decoded then
+    for i, item in ipairs(pending.missing) do self.decoded[item] = not errors[i] end
+  end
+  pending.job:wait()
+end
+
+-- Ends what was started for items that nobody asked for; images that are to be kept are finished.
+local function abandon(self)
+  if self.decoded then return pcall(settle, self) end
+  self.pending.job:stop()
+  self.pending = nil
+end
+
+local function same(a, b)
+  if #a ~= #b then return false end
+  for i = 1, #a do
+    if a[i] ~= b[i] then return false end
+  end
+  return true
+end
+
+-- Starts to read the images of items, to be asked for next, while the caller goes on. With workers = 0 nothing happens before they are asked for.
+function Dataset:prefetch(items)
+  if not self.root then
+    image.read_ahead(self.pixels, tycho.tensor(items, 'i64'))
+  elseif self.workers > 0 and not self.pending then
+    start(self, items)
+  end
 end
 
 -- Normalised images (n,3,H,W) of items; item = object * views + view.
 function Dataset:images(items)
-  local pixels, index
-  if self.store then
-    local missing = {}
-    for _, item in ipairs(items) do
-      if not self.decoded[item] then
-        self.decoded[item] = true
-        missing[#missing + 1] = item
-      end
-    end
-    if #missing > 0 then
-      local ok, fresh = pcall(read, self, missing)
-      if not ok then
-        for _, item in ipairs(missing) do self.decoded[item] = nil end
-        error(fresh, 0)
-      end
-      for i, item in ipairs(missing) do self.store:select(0, item):copy_(fresh:select(0, i - 1)) end
-    end
-    pixels, index = self.store, tycho.tensor(items, 'i64')
-  else
-    pixels = read(self, items)
+  if not self.root then return image.normalize(self.pixels, self.mean, self.std, tycho.tensor(items, 'i64')) end
+  if self.pending and not same(self.pending.items, items) then abandon(self) end
+  if not self.pending then start(self, items) end
+  settle(self)
+  if self.decoded then return image.normalize(self.pixels, self.mean, self.std, tycho.tensor(items, 'i64')) end
+  return image.normalize(self.batch_pixels:narrow(0, 0, #items), self.mean, self.std)
+end
+
+-- ---- batches ----
+
+-- The items of a batch of pairs (list of {object, view 1, view 2}), views interleaved.
+function Dataset:items(list)
+  local items = {}
+  for i, pair in ipairs(list) do
+    items[2 * i - 1], items[2 * i] = pair[1] * self.views + pair[2], pair[1] * self.views + pair[3]
   end
-  return image.normalize(pixels, self.mean, self.std, index)
+  return items
 end
 
 -- A batch of pairs. pairs: list of {object, view 1, view 2}. Returns x (2B,3,H,W) with views interleaved, r (B,6), latents (B,2,6), y (B).
 function Dataset:batch(list)
-  local items, r, states, y = {}, {}, {}, {}
+  local r, states, y = {}, {}, {}
   for i, pair in ipairs(list) do
-    local object, v1, v2 = pair[1], pair[2], pair[3]
-    local a, b = self:state(object, v1), self:state(object, v2)
-    items[2 * i - 1], items[2 * i] = object * self.views + v1, object * self.views + v2
-    r[i], states[i], y[i] = latents.action(a, b), { a, b }, self.labels[object + 1]
+    local a, b = self:state(pair[1], pair[2]), self:state(pair[1], pair[3])
+    r[i], states[i], y[i] = latents.action(a, b), { a, b }, self.labels[pair[1] + 1]
   end
-  return { x = self:images(items), r = tycho.tensor(r), latents = tycho.tensor(states), y = tycho.tensor(y, 'i64') }
+  return { x = self:images(self:items(list)), r = tycho.tensor(r), latents = tycho.tensor(states), y = tycho.tensor(y, 'i64') }
 end
 
 -- Pairs of two different random views, one for each object of the list.

@@ -7,7 +7,6 @@
 --   features (N,E)  of the encoder                        zr mode c (N,D)      embedding of the image with the action to its partner
 --   ranks mode c (N)  rank of view e among the views of its object, for view 0 with the action to e
 -- A piece grows by parts of whole objects; after an interruption the finished parts are used. Memory holds one part at a time.
-local lfs = require 'lfs'
 local tycho = require 'tycho'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
@@ -31,18 +30,6 @@ Store.__index = Store
 
 -- ---- the key ----
 
-local function fingerprint(dataset)
-  if dataset.fingerprint then return dataset:fingerprint() end
-  local lines = { dataset.views }
-  for i, object in ipairs(dataset.objects) do
-    for view = 0, dataset.views - 1 do
-      lines[#lines + 1] = lfs.attributes(('%s%s/image_%d.jpg'):format(dataset.root, object, view), 'size')
-    end
-    lines[#lines + 1] = object .. ' ' .. dataset.labels[i]
-  end
-  return hash(table.concat(lines, '\n'))
-end
-
 local function hash_of_weights(model)
   local lines = {}
   for i, entry in ipairs(model:state_dict()) do lines[i] = entry[1] .. ' ' .. hash(entry[2]) end
@@ -53,7 +40,7 @@ end
 local function describe(model, datasets, config)
   return json.encode({
     format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model),
-    data = { train = fingerprint(datasets.train), val = fingerprint(datasets.val) },
+    data = { train = datasets.train:fingerprint(), val = datasets.val:fingerprint() },
     settings = { resolution = config.resolution, image_mean = config.image_mean, image_std = config.image_std, n_head = config.n_head,
       block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, exact = config.exact },
   }, { indent = true }) .. '\n'

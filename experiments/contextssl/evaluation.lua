@@ -19,8 +19,7 @@ function M.open(config)
   local self = { config = config, path = path, model = pretrained.load(path, config) }
   local datasets = {}
   for _, split in ipairs { 'train', 'val' } do
-    datasets[split] = data.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
-      image_std = config.image_std }
+    datasets[split] = data.of(config, split)
     print(('%s: %d objects, %d views each'):format(split, datasets[split]:size(), datasets[split].views))
   end
   local pairs_wanted, there = config.block_size / 2, datasets[config.cache_type]:size()

@@ -25,6 +25,9 @@ local rules = {
   save_interval = check.whole(1),
   checkpoint_minutes = check.number(0),
   resolution = check.whole(8),
+  classes = check.whole(1),
+  on_bad = check.word { 'error', 'skip' },
+  workers = check.whole(0),
   image_mean = check.list(check.number(0, 1), 3),
   image_std = check.list(check.positive(), 3),
   batch_size = check.whole(1),
@@ -74,7 +77,7 @@ end
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
 for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'threads', 'epochs', 'log_interval', 'save_interval',
-  'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_classes', 'toy_seed' } do
+  'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
   free[key] = true
 end
 

@@ -97,12 +97,22 @@ local function new_training(config, dataset, parts, run, monitor)
     return schedule.warmup_cosine(config.learning_rate * config.batch_size / 256, iteration, config.warmup_epochs * per_epoch, total)
   end
 
+  local function pairs_of(iteration)
+    return dataset:draw_pairs(objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
+  end
+  local upcoming = {} -- the pairs whose images are read while a step computes, by iteration
+
   local function step(iteration)
-    local objects = objects_of(dataset, config, iteration, per_epoch, cache)
+    local list = upcoming[iteration] or pairs_of(iteration)
     local environment = M.policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
     tycho.scope(function()
       local masks = M.policies.masks(config, draws(config.seed, MASK, iteration))
-      local batch = dataset:batch(dataset:draw_pairs(objects, draws(config.seed, VIEWS, iteration)))
+      local batch = dataset:batch(list)
+      upcoming = {}
+      if iteration + 1 < total then
+        upcoming[iteration + 1] = pairs_of(iteration + 1)
+        dataset:prefetch(dataset:items(upcoming[iteration + 1]))
+      end
       M.step(parts, batch, environment, masks, config, lr(iteration))
     end)
   end

@@ -1,16 +1,14 @@
--- hash(x): 13 hex digits that stand for a string, or for the dtype, shape and values of a tensor. To tell things apart, not against forgers.
-local ffi = require 'ffi'
+-- hash(x): XXH64 as 16 hex digits of a string, of the dtype, shape and values of a tensor, or, as hash(p, n), of n bytes at a pointer. To tell
+-- things apart and to find damage, not against forgers.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
-local function digits(data, bytes)
-  local number = lib.cpu.ty_fnv(data, bytes)
-  return ('%05x%08x'):format(math.floor(number / 2^32), number % 2^32)
-end
+local function digits(data, bytes) return bit.tohex(lib.cpu.ty_hash(data, bytes), 16) end
 
-return function(x)
-  if not tensor.is_tensor(x) then return digits(ffi.cast('const char *', x), #x) end
+return function(x, bytes)
+  if bytes then return digits(x, bytes) end
+  if not tensor.is_tensor(x) then return digits(x, #x) end
   local dense = tensor.dense(x)
   local text = ('%s %s %s'):format(x.dtype, tensor.shape_text(x), digits(dense:ptr(), dense:numel() * dense.type.size))
-  return digits(ffi.cast('const char *', text), #text)
+  return digits(text, #text)
 end

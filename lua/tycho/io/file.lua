@@ -9,6 +9,7 @@ int munmap(void *address, size_t length);
 int fileno(void *file);
 int fflush(void *file);
 int fsync(int fd);
+int ftruncate(int fd, long length);
 int flock(int fd, int operation);
 int getpid(void);
 size_t fwrite(const void *data, size_t size, size_t count, void *file);
@@ -130,6 +131,28 @@ local function flush(file, path)
   end
 end
 
+-- A file that is written piece by piece and may be taken up again: opened as it is, made if it is absent. Has write, cut (to a length; goes on
+-- there), seek, flush (to the system: survives the process), finish (to the disk; gives it its name `path`) and close.
+function M.open(path)
+  local file, why = io.open(path, 'r+b')
+  if not file then file, why = io.open(path, 'w+b') end
+  if not file then error(('cannot write %s: %s'):format(path, why:match('[^:]*$'):sub(2)), 0) end
+  return setmetatable({ file = file, path = path, position = 0 }, Writer)
+end
+function Writer:seek(position)
+  self.file:seek('set', position)
+  self.position = position
+end
+function Writer:flush()
+  if C.fflush(self.file) ~= 0 then fail(self.path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno()))) end
+end
+function Writer:cut(length)
+  self:flush()
+  if C.ftruncate(C.fileno(self.file), length) ~= 0 then fail(self.path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno()))) end
+  self:seek(length)
+end
+function Writer:close() self.file:close() end
+
 -- A new name in a folder outlives a power cut once the folder is synced; file systems that cannot are left alone.
 local function sync_folder_of(path)
   local folder = io.open(path:match('^(.*/)[^/]*$') or '.', 'rb')
@@ -158,6 +181,14 @@ function M.write(path, fn)
     os.remove(temporary)
     error(message, 0)
   end
+  sync_folder_of(path)
+end
+
+function Writer:finish(path)
+  flush(self.file, self.path)
+  self:close()
+  local ok, why = os.rename(self.path, path)
+  if not ok then error('cannot write ' .. why, 0) end
   sync_folder_of(path)
 end
 

@@ -1,6 +1,8 @@
 -- JPEG and PNG files, and Pillow's bilinear resize. Images are u8 tensors (H,W,3); PNGs are also written from (H,W,1) and (H,W,4).
+-- TYCHO_JPEG=turbo or stb in the environment says what decodes JPEG files; otherwise libjpeg-turbo where it is installed, or stb_image.
 local ffi = require 'ffi'
 local lib = require 'tycho.lib'
+local loader = require 'tycho.data.loader'
 local tensor = require 'tycho.tensor'
 
 local M = {}
@@ -10,6 +12,21 @@ local function check_file(status)
   if status ~= 0 then error(ffi.string(lib.cpu.ty_error()), 0) end
 end
 
+local decoders = { auto = 'TY_JPEG_AUTO', turbo = 'TY_JPEG_TURBO', stb = 'TY_JPEG_STB' }
+local chosen = 'auto'
+
+-- name: auto, turbo (libjpeg-turbo) or stb (stb_image). For the whole process. Returns the name before.
+function M.set_decoder(name)
+  if not decoders[name] then error(('the JPEG decoder must be auto, turbo or stb, got %s'):format(tostring(name)), 0) end
+  check_file(lib.cpu.ty_set_jpeg_decoder(lib.cpu[decoders[name]]))
+  local before = chosen
+  chosen = name
+  return before
+end
+
+-- What decodes JPEG files, for records of what a result came from.
+function M.decoder() return ffi.string(lib.cpu.ty_jpeg_decoder()) end
+
 -- Height and width of a file, without decoding it.
 function M.size(path)
   local size = ffi.new('int32_t[2]')
@@ -17,17 +34,15 @@ function M.size(path)
   return size[0], size[1]
 end
 
--- Decodes a list of files in parallel to RGB, resized to height x width: (n,H,W,3).
+-- Decodes a list of files on all cores to RGB, resized to height x width: (n,H,W,3).
 function M.load_all(paths, height, width)
-  local y = tensor.empty({ #paths, height, width, 3 }, 'u8')
-  check_file(lib.cpu.ty_read_images(y.c, ffi.new('const char *[?]', #paths, paths)))
-  return y
+  return loader.start({ paths = paths, into = tensor.empty({ #paths, height, width, 3 }, 'u8'), threads = 1024 }):wait()
 end
 
 -- One file at its own size, or resized to height x width: (H,W,3).
 function M.load(path, height, width)
   if not height then height, width = M.size(path) end
-  return M.load_all({ path }, height, width)[0]
+  return loader.start({ paths = { path }, into = tensor.empty({ 1, height, width, 3 }, 'u8'), threads = 0 }):wait()[0]
 end
 
 function M.resize(x, height, width)
@@ -44,6 +59,9 @@ function M.normalize(x, mean, std, index)
   return y
 end
 
+-- Asks the system to read rows index (int64) of an x over a mapped file ahead of their use.
+function M.read_ahead(x, index) lib.check(lib.cpu.ty_read_ahead(x.c, index.c)) end
+
 -- Writes path whole or not at all; its ending says whether as PNG or JPEG. quality 1 to 100, default 95; chroma is subsampled up to 90.
 function M.save(path, x, quality)
   local ending = path:lower():match('%.(%w+)$')
@@ -53,6 +71,14 @@ function M.save(path, x, quality)
     check_file(lib.cpu.ty_write_jpeg(path, x.c, quality or 95))
   else
     lib.raise(('image.save: %s must end in .png, .jpg or .jpeg'):format(path))
+  end
+end
+
+do
+  local name = os.getenv('TYCHO_JPEG')
+  if name and name ~= '' then
+    local ok, message = pcall(M.set_decoder, name)
+    if not ok then error('TYCHO_JPEG=' .. name .. ': ' .. message, 0) end
   end
 end
 

@@ -28,7 +28,7 @@ local function listed(self)
   local hashes, title = {}, list:read('*l')
   for line in list:lines() do
     local i, digits = line:match('^(%d+) (%x+)$')
-    if i and #digits == 13 then hashes[tonumber(i)] = digits end
+    if i and #digits == 16 then hashes[tonumber(i)] = digits end
   end
   list:close()
   return title == self.title and hashes or nil

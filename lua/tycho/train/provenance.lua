@@ -1,6 +1,7 @@
 -- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
+local image = require 'tycho.io.image'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 
@@ -14,7 +15,8 @@ local function read(path)
 end
 
 function M.versions()
-  return { tycho = require('tycho').version, luajit = jit.version, blas = ffi.string(lib.cpu.ty_blas()), threads = lib.cpu.ty_threads() }
+  return { tycho = require('tycho').version, luajit = jit.version, blas = ffi.string(lib.cpu.ty_blas()), jpeg = image.decoder(),
+    threads = lib.cpu.ty_threads() }
 end
 
 local function absolute(path)
