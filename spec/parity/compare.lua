@@ -1,4 +1,6 @@
--- Distances between what we compute and what the reference computed, in double precision.
+-- Distances between what we compute and what the reference computed, in double precision, and how a check is reported:
+-- report(name, error, tolerance, verdict), the verdict being true, false or 'skip'.
+local lfs = require 'lfs'
 local tensor = require 'tycho.tensor'
 
 local M = {}
@@ -50,8 +52,14 @@ function M.reporter(report)
   return out
 end
 
--- Reported error of a check that could not be made counts as a miss.
-function M.guard(report, name, fn)
+-- A check that is not made, and why.
+function M.skip(report, name, why) report(name, why, 0, 'skip') end
+
+-- Runs fn; its error counts as a miss. files: paths that fn reads; when one is not there, the check is skipped.
+function M.guard(report, name, fn, files)
+  for _, path in ipairs(files or {}) do
+    if not lfs.attributes(path) then return M.skip(report, name, path .. ' is not there') end
+  end
   local ok, message = pcall(fn)
   if not ok then report(name, tostring(message), 0, false) end
 end
