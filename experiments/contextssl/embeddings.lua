@@ -250,6 +250,9 @@ function Store:compute(list)
   end
   announce(self, list, missing)
   if total == 0 then return true end
+  local lock = file.lock(self.folder .. '/lock')
+  if not lock then error(('%s is in use: another process computes embeddings there; wait for it, or stop it'):format(self.folder), 0) end
+  file.remove_leftovers(self.folder)
   local line, done = progress('embeddings', total), 0
   local function pass()
     encode_contexts(self, missing)
@@ -272,6 +275,7 @@ function Store:compute(list)
   tycho.on_interrupt('flag')
   local ok, why = pcall(self.model.evaluating, self.model, pass)
   tycho.on_interrupt(nil)
+  lock:close()
   if not ok and why ~= STOP then error(why, 0) end
   line:finish(ok and ('embedded in %.0f s'):format(line:elapsed())
     or ('stopped; what is computed stays in %s, the same command goes on'):format(self.folder))

@@ -1,6 +1,5 @@
 -- What the evaluation scripts begin with: the saved model, both splits of the data, the store of embeddings, and the list of
 -- contexts; and what they end with: results by mode and context length in a run directory.
-local tycho = require 'tycho'
 local config_file = require 'tycho.config'
 local run_directory = require 'tycho.train.run'
 local data = require 'experiments.contextssl.data'
@@ -33,11 +32,10 @@ end
 
 -- A directory for the results of a script.
 function M.start(config, script)
-  local name = config.name ~= '' and config.name or script
-  return run_directory.create(config.out, name, {
-    config = config_file.dump(config), arguments = arg or {}, script = arg and arg[0],
-    versions = { tycho = tycho.version, luajit = jit.version, threads = tycho.threads() },
-  })
+  local run = run_directory.create(config.out, config.name ~= '' and config.name or script, { config = config_file.dump(config),
+    path = config.run_dir ~= '' and config.run_dir or nil })
+  for _, note in ipairs(config_file.notes(config)) do run:say(note) end
+  return run
 end
 
 -- Every z+ once: list of {mode, c}, and the position in it by mode and c (without context all modes are one).

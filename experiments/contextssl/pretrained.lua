@@ -1,10 +1,9 @@
--- A saved model for the evaluations: finds the file, checks the settings against its weights, builds the model. Files are PyTorch state dicts, the
--- reference's or ours (every save_interval epochs of main.lua).
+-- A saved model for the evaluations: finds the file, checks the settings against its weights, builds the model. The file is the reference's or
+-- ours, a state dict (every save_interval epochs of main.lua) or a whole training checkpoint.
 local lfs = require 'lfs'
-local tycho = require 'tycho'
+local checkpoint = require 'tycho.train.checkpoint'
 local config_file = require 'tycho.config'
 local nearest = require 'tycho.nearest'
-local pt = require 'tycho.io.pt'
 local models = require 'experiments.contextssl.model'
 
 local M = {}
@@ -18,12 +17,12 @@ function M.path(config)
   if lfs.attributes(path, 'mode') == 'file' then return path end
   local names = {}
   for entry in lfs.dir(folder) do
-    if entry:match('%.pt$') then names[#names + 1] = entry end
+    if entry:match('%.pth?$') or entry:match('%.safetensors$') then names[#names + 1] = entry end
   end
   table.sort(names)
   local near = nearest(name, names)
   error(('load_model=%s: there is no such file in %s; %s'):format(name, folder, near and ('did you mean %s?'):format(near)
-    or #names > 0 and 'there are ' .. table.concat(names, ', ', 1, math.min(#names, 10)) or 'no .pt file is there'), 0)
+    or #names > 0 and 'there are ' .. table.concat(names, ', ', 1, math.min(#names, 10)) or 'it holds no .pt or .safetensors file'), 0)
 end
 
 -- What the weights say of the settings that made them, as a list of {key, value}.
@@ -62,15 +61,13 @@ end
 
 -- The model of path, in eval mode.
 function M.load(path, config)
-  local dict, weights = pt.load(path), {}
-  for i, name in ipairs(type(dict) == 'table' and dict.keys or {}) do
-    if tycho.is_tensor(dict.values[i]) then weights[tostring(name):gsub('^module%.', '')] = dict.values[i] end
-  end
+  local state, weights = checkpoint.read_weights(path), {}
+  for name, t in state:pairs() do weights[name:gsub('^module%.', '')] = t end
   if not weights['enc.conv1.weight'] or not weights['predictor._read_in.weight'] then
     error(('%s is not a saved ContextSSL model: expected a state dict with enc.* and predictor.*'):format(path), 0)
   end
   check_settings(weights, config, path)
-  return models.ContextSSL(config):load_state_dict(weights, path):eval()
+  return models.ContextSSL(config):load_state_dict(state, path):eval()
 end
 
 return M

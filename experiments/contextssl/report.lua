@@ -1,6 +1,7 @@
 -- Results for people and programs: tables on the terminal, results.json, results.csv, and the figure of R2 by context length.
 -- Results are rows: {embedding = 'features', 'z+', 'zr' or 'read-out', mode =, context =, and a value under the key of each metric}; features
 -- have no mode and no context. Metrics are a list of {key =, name =, floor = value of a predictor that knows nothing, or nil}.
+local csv = require 'tycho.io.csv'
 local plot = require 'tycho.plot'
 local run_directory = require 'tycho.train.run'
 
@@ -93,22 +94,11 @@ function M.draw(run, name, figure)
   print(('plot: %s/%s.svg and .png'):format(run.path, name))
 end
 
-local function cell(value)
-  if value == nil then return '' end
-  return type(value) == 'number' and ('%.14g'):format(value) or tostring(value)
-end
-
 -- Writes results.json, and results.rows as results.csv.
 function M.write(run, results, metrics)
   local columns = { 'embedding', 'split', 'mode', 'context' }
   for _, metric in ipairs(metrics) do columns[#columns + 1] = metric.key end
-  local lines = { table.concat(columns, ',') }
-  for i, row in ipairs(results.rows) do
-    local cells = {}
-    for k, name in ipairs(columns) do cells[k] = cell(row[name]) end
-    lines[i + 1] = table.concat(cells, ',')
-  end
-  run:write('results.csv', table.concat(lines, '\n') .. '\n')
+  run:write('results.csv', csv.encode(columns, results.rows))
   print(('\nresults: %s and results.csv'):format(run:write('results.json', run_directory.encode(results, true) .. '\n')))
 end
 

@@ -62,10 +62,10 @@ local function find_state(value, path)
   error(("%s holds no state dict: expected tensors by name, perhaps under 'state_dict' or 'model'"):format(path), 0)
 end
 
--- Loads the weights in a file (.pt, .safetensors or .npz: a state dict, alone or inside a larger checkpoint) into module; see
--- Module:load_state_dict for the names. Returns module.
-function M.load_weights(path, module)
-  return module:load_state_dict(find_state(tensors_file.load(path), path), path)
-end
+-- The state dict in a file (.pt, .safetensors or .npz), alone or inside a larger checkpoint: a Dict of tensors by name.
+function M.read_weights(path) return find_state(tensors_file.load(path), path) end
+
+-- Loads it into module; see Module:load_state_dict for the names. Returns module.
+function M.load_weights(path, module) return module:load_state_dict(M.read_weights(path), path) end
 
 return M
