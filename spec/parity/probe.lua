@@ -97,9 +97,11 @@ local function check_scores(self, outputs, i, mode, input, target, labels, label
   if logits then
     check.l2(('%s class logits %s'):format(label, key), outputs.class[i], logits, OUTPUT)
     local what = ({ feat = 'feat', zplus = 'z+', zr = 'zr' })[input[1]]
-    local logged = self.log[mode]['Test acc ' .. what]
-    check.abs(('%s accuracy %s'):format(label, key), metrics.accuracy(outputs.class[i], labels),
-      input[2] and logged[tostring(input[2])] or logged, ROUNDED)
+    local logged = self.log and self.log[mode]['Test acc ' .. what]
+    if logged then
+      check.abs(('%s accuracy %s'):format(label, key), metrics.accuracy(outputs.class[i], labels),
+        input[2] and logged[tostring(input[2])] or logged, ROUNDED)
+    end
   end
 end
 
@@ -117,7 +119,7 @@ local function open(dir, name, other)
     expected = npz.load(('%s/%s_expected.npz'):format(dir, name)), indices = npz.load(dir .. '/digest_indices.npz'),
     after = load_after(dir, name), order = {} }
   for i, text in ipairs(self.settings.loss_parts_order) do self.order[text] = i - 1 end
-  self.log = select(2, next(self.settings.logs))
+  self.log = select(2, next(self.settings.logs or {}))
   return self
 end
 
