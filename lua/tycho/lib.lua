@@ -172,6 +172,8 @@ local blocks, sizes, owners = {}, {}, {} -- slot -> C block, bytes, library; str
 local slots, free_slots, slot_count = {}, 0, 0
 local live, swept_live = 0, 0
 local GROWTH = 256 * 2^20
+-- The heap is small and the tape's garbage short-lived: at the default pause the collector marks all of it every thousand small ops.
+collectgarbage('setpause', 400)
 local limit = 2^50
 do
   pcall(ffi.cdef, 'long sysconf(int name);')

@@ -147,10 +147,11 @@ def contextssl(pairs):
     return run
 
 
-def adam(count):
-    p = torch.zeros(count, requires_grad=True)
-    p.grad = torch.full((count,), 0.01)
-    optimizer = torch.optim.Adam([p], weight_decay=1e-3)
+def adam(width):
+    parameters = list(Predictor(width).parameters())
+    for p in parameters:
+        p.grad = torch.full(p.shape, 0.01)
+    optimizer = torch.optim.Adam(parameters, weight_decay=1e-3)
     return lambda layout: seconds(optimizer.step)
 
 

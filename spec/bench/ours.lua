@@ -46,9 +46,13 @@ function kinds.resnet_forward(count, side)
   end
 end
 
+local function new_predictor(width)
+  return models.Predictor { features = 512, actions = 6, projection_dim = 512, n_embd = width, n_layer = 3, n_head = 4, block_size = 128 }
+end
+
 -- Forward and backward of the predictor on 4 sequences of 128 tokens.
 function kinds.gpt(width)
-  local predictor = models.Predictor { features = 512, actions = 6, projection_dim = 512, n_embd = width, n_layer = 3, n_head = 4, block_size = 128 }
+  local predictor = new_predictor(width)
   local f, r, dy = generator:normal_tensor { 512, 512 }:requires_grad_(), generator:normal_tensor { 256, 6 }, generator:normal_tensor { 512, 512 }
   return function()
     drop_gradients(predictor)
@@ -82,11 +86,10 @@ function kinds.contextssl(pairs_)
   end
 end
 
-function kinds.adam(count)
-  local p = tycho.zeros({ count }):requires_grad_()
-  p.grad = tycho.full({ count }, 0.01)
-  p.grad.storage.lasting = true
-  local optimizer = tycho.optim.Adam({ p }, { weight_decay = 1e-3 })
+function kinds.adam(width)
+  local parameters = new_predictor(width):parameters()
+  for _, p in ipairs(parameters) do p.grad = tycho.keep(tycho.zeros_like(p):fill_(0.01)) end
+  local optimizer = tycho.optim.Adam(parameters, { weight_decay = 1e-3 })
   return function() return seconds(function() optimizer:step() end) end
 end
 
