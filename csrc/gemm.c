@@ -3,8 +3,8 @@
 #include <limits.h>
 #include <omp.h>
 
-/* Multiplications in a product that is worth all threads, and rows of a that are enough for one of them. */
-enum { LARGE = 1 << 21, ROWS_EACH = 64 };
+/* Multiplications in a product that is worth all threads, and rows or columns of y that are enough for one of them. */
+enum { LARGE = 1 << 21, SIDE_EACH = 64 };
 
 /* Element (i, j) at data[i * row + j * column]. */
 typedef struct matrix { real *data; int64_t row, column; } matrix;
@@ -43,13 +43,17 @@ static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t 
   real *copy_a, *copy_b = NULL;
   operand oa, ob;
   int failed = describe(&oa, &copy_a, a, M, K) || describe(&ob, &copy_b, b, K, N);
-  int64_t threads = omp_in_parallel() ? 1 : ty_threads(), rows = (M + threads - 1) / threads;
-  if (!failed && threads > 1 && rows >= ROWS_EACH && (double)M * (double)N * (double)K >= LARGE) {
-    /* Threads that take rows each, without a word between them, are up to a tenth faster than BLAS's own sharing. */
+  /* Threads that share out the longer side of y, without a word between them, are up to a tenth faster than BLAS's own sharing: each packs the
+   * factor on that side in part and only the smaller one whole. */
+  int64_t threads = omp_in_parallel() ? 1 : ty_threads(), by_rows = M >= N, side = by_rows ? M : N, each = (side + threads - 1) / threads;
+  if (!failed && threads > 1 && each >= SIDE_EACH && (double)M * (double)N * (double)K >= LARGE) {
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < M; i += rows)
-      GEMM(ROW_MAJOR, oa.trans, ob.trans, (int)(M - i < rows ? M - i : rows), (int)N, (int)K, 1,
-           oa.data + (oa.trans == TRANS ? i : i * oa.ld), (int)oa.ld, ob.data, (int)ob.ld, beta, y + i * ld, (int)ld);
+    for (int64_t i = 0; i < side; i += each) {
+      int64_t count = side - i < each ? side - i : each, row = by_rows ? i : 0, column = by_rows ? 0 : i;
+      GEMM(ROW_MAJOR, oa.trans, ob.trans, (int)(by_rows ? count : M), (int)(by_rows ? N : count), (int)K, 1,
+           oa.data + (oa.trans == TRANS ? row : row * oa.ld), (int)oa.ld, ob.data + (ob.trans == TRANS ? column * ob.ld : column), (int)ob.ld,
+           beta, y + row * ld + column, (int)ld);
+    }
   } else if (!failed) {
     GEMM(ROW_MAJOR, oa.trans, ob.trans, (int)M, (int)N, (int)K, 1, oa.data, (int)oa.ld, ob.data, (int)ob.ld, beta, y, (int)ld);
   }
