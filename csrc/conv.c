@@ -117,16 +117,35 @@ static int back_weight(const conv_shape *s, float *dw, const float *dy, const fl
 
 #endif
 
+/* Multiplications between two looks at whether the result is still wanted: a fraction of a second. */
+static const double SLICE = 1e10;
+
+typedef int body(const conv_shape *s, real *result, const real *images, const real *w);
+
+/* Runs a body that treats every image alone, some images at a time; sizes of one image of its result and of its input. */
+static int run_in_slices(body *run, const conv_shape *s, real *result, int64_t result_size, const real *images, int64_t size, const real *w) {
+  double fitting = SLICE * (double)s->n / (double)(conv_work(s) + 1);
+  int64_t count = fitting < 1 ? 1 : fitting > (double)s->n ? s->n : (int64_t)fitting;
+  int failed = 0;
+  for (int64_t i = 0; i < s->n && !failed; i += count) {
+    TY_TRY(ty_give_up());
+    conv_shape slice = *s;
+    slice.n = s->n - i < count ? s->n - i : count;
+    failed = run(&slice, result + i * result_size, images + i * size, w);
+  }
+  return failed;
+}
+
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(check_shapes(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
-  return forward(&s, y->data, x->data, w->data);
+  return run_in_slices(forward, &s, y->data, s.out * s.oh * s.ow, x->data, s.in * s.h * s.w, w->data);
 }
 
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(check_shapes(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
-  return back_input(&s, dx->data, dy->data, w->data);
+  return run_in_slices(back_input, &s, dx->data, s.in * s.h * s.w, dy->data, s.out * s.oh * s.ow, w->data);
 }
 
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding) {

@@ -62,6 +62,21 @@ static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t 
   return failed;
 }
 
+/* Multiplications between two looks at whether the product is still wanted: a fraction of a second. */
+static const double SLICE = 1e10;
+
+/* A product that takes long, some rows at a time; ty_matmul says why it ended early. */
+static int multiply_in_slices(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
+  int64_t least = (int64_t)ty_threads() * SIDE_EACH, fitting = (int64_t)(SLICE / ((double)N * (double)K));
+  int64_t rows = fitting > least ? fitting : least;
+  int failed = 0;
+  for (int64_t i = 0; i < M && !failed && !ty_is_unwanted(); i += rows) {
+    matrix slice = {a.data + i * a.row, a.row, a.column};
+    failed = multiply(y + i * ld, ld, slice, b, M - i < rows ? M - i : rows, N, K, beta);
+  }
+  return failed;
+}
+
 /* The same for a y with gaps between its columns. */
 static int multiply_spaced(matrix y, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
   real *product = ty_alloc(M * N * (int64_t)sizeof(real));
@@ -87,9 +102,9 @@ static int multiply_any(matrix y, matrix a, matrix b, int64_t M, int64_t N, int6
     return 0;
   }
   int64_t ld = leading(y, M, N);
-  if (ld) return multiply(y.data, ld, a, b, M, N, K, beta);
+  if (ld) return multiply_in_slices(y.data, ld, a, b, M, N, K, beta);
   ld = leading(transposed(y), N, M);
-  if (ld) return multiply(y.data, ld, transposed(b), transposed(a), N, M, K, beta);
+  if (ld) return multiply_in_slices(y.data, ld, transposed(b), transposed(a), N, M, K, beta);
   return multiply_spaced(y, a, b, M, N, K, beta);
 }
 
@@ -142,6 +157,7 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
   } else {
     for (int64_t i = 0; i < batches; i++) failed |= multiply_any(matrix_at(y, i), matrix_at(a, i), matrix_at(b, i), M, N, K, (real)beta);
   }
+  TY_TRY(ty_give_up());
   return failed ? ty_fail("matmul: out of memory for a copy of %s or %s", ty_shape_text(a), ty_shape_text(b)) : 0;
 }
 

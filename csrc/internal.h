@@ -21,6 +21,9 @@ enum { TY_PARALLEL = 16384 };
 
 /* Leaves a sentence in ty_error() and returns 1. */
 int ty_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Long ops ask whether Ctrl-C came at the prompt (on any thread), and then fail by ty_give_up (on the caller's), which fails only in that case. */
+int ty_is_unwanted(void);
+int ty_give_up(void);
 /* "(2, 3, 4)"; valid until the eighth next call on this thread. */
 const char *ty_shape_text(const ty_tensor *t);
 const char *ty_dtype_name(int dtype);

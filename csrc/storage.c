@@ -177,27 +177,41 @@ const char *ty_blas(void) { return openblas_get_config(); }
 
 /* ---- interrupts ---- */
 
-static volatile sig_atomic_t interrupts, once;
+static volatile sig_atomic_t interrupts, seen, mode;
+static pthread_t main_thread;
+
+/* In mode 1 the profiler's signal follows where somebody handles it: the prompt stops compiled loops by it (lua/tycho/repl/interrupt.lua). */
 static void on_interrupt(int signal_number) {
-  if (once && interrupts) {
+  if (mode == 2 && seen) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
   }
-  interrupts = 1;
+  interrupts = seen = 1;
+  struct sigaction profiler;
+  if (mode == 1 && sigaction(SIGPROF, NULL, &profiler) == 0 && profiler.sa_handler != SIG_DFL && profiler.sa_handler != SIG_IGN)
+    pthread_kill(main_thread, SIGPROF);
 }
-void ty_catch_interrupts(int mode) {
+void ty_catch_interrupts(int wanted) {
   struct sigaction action = {0};
-  action.sa_handler = mode ? on_interrupt : SIG_DFL;
-  action.sa_flags = mode == 2 ? SA_RESTART : 0; /* files are written whole */
-  once = mode == 2;
+  action.sa_handler = wanted ? on_interrupt : SIG_DFL;
+  action.sa_flags = wanted == 2 ? SA_RESTART : 0; /* files are written whole */
+  main_thread = pthread_self();
+  mode = wanted;
+  seen = 0;
   sigaction(SIGINT, &action, NULL);
-  action.sa_handler = mode == 2 ? on_interrupt : SIG_DFL;
+  action.sa_handler = wanted == 2 ? on_interrupt : SIG_DFL;
   sigaction(SIGTERM, &action, NULL);
 }
 int ty_interrupted(void) {
   int was = interrupts;
   interrupts = 0;
   return was;
+}
+int ty_is_unwanted(void) { return mode == 1 && interrupts; }
+int ty_give_up(void) {
+  if (!ty_is_unwanted()) return 0;
+  interrupts = 0;
+  return ty_fail("interrupted");
 }
 
 double ty_now(void) {

@@ -42,8 +42,8 @@ void ty_memory_reset_peak(void);
 int ty_threads(void);
 int ty_set_threads(int n);
 const char *ty_blas(void);
-/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears. Mode 2: SIGTERM too, and a second signal before the flag is read
- * ends the process. Mode 0: the system's default for both. */
+/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops fail. Mode 2: SIGTERM too, and a second signal ends the
+ * process, whether the flag was read or not. 0: both end the process. */
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
 double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */

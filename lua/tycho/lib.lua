@@ -140,9 +140,11 @@ function M.check(status, lib)
   if status ~= 0 then M.raise(ffi.string((lib or M.cpu).ty_error())) end
 end
 
+M.traceback = debug.traceback -- the prompt sets its own
+
 -- Handler for xpcall where an error is passed on: remembers where it was first raised, because rethrowing loses that.
 function M.remember(message)
-  if not (M.trace and M.trace.message == message) then M.trace = { message = message, text = debug.traceback(message, 2) } end
+  if not (M.trace and M.trace.message == message) then M.trace = { message = message, text = M.traceback(message, 2) } end
   return message
 end
 
@@ -151,10 +153,12 @@ end
 local interrupt_mode
 
 -- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells of Ctrl-C and SIGTERM (training
--- loops), and a second one before it was asked ends the process; nil: the system's default, the process ends.
+-- loops), and a second one ends the process; nil: the system's default, the process ends. Returns the mode before.
 function M.on_interrupt(mode)
+  local before = interrupt_mode
   interrupt_mode = mode
   M.cpu.ty_catch_interrupts(mode == 'flag' and 2 or mode and 1 or 0)
+  return before
 end
 function M.interrupted() return M.cpu.ty_interrupted() ~= 0 end
 local function check_interrupt()

@@ -1,9 +1,10 @@
--- Values as text for people: tensors with a summary and clipped values, tables with limits on depth, length and cycles.
+-- Values as text for people: tensors with a summary and clipped values, modules with their parameters, tables with limits on depth, length, width
+-- and cycles.
 local M = {}
 
 local EDGE = 3 -- rows or columns shown at each end of a long dim
 local LONG = 8 -- a dim longer than this is clipped
-local DEPTH, ENTRIES = 3, 24
+local DEPTH, ENTRIES, STRING = 3, 24, 200
 
 local function short(x)
   if x ~= x then return 'nan' end
@@ -72,7 +73,7 @@ function M.tensor(t)
   local shape, strides = t.shape, {}
   for d = 1, #shape do strides[d] = t:stride(d - 1) end
   local head = #shape == 0 and 'scalar' or table.concat(shape, 'x')
-  head = ('tensor %s %s%s'):format(head, t.dtype, t.node and '  computed' or t.requires_grad and '  parameter' or '')
+  head = ('tensor %s %s %s%s'):format(head, t.dtype, t.device, t.node and '  computed' or t.requires_grad and '  parameter' or '')
   local p = t:ptr()
   if #shape == 0 then return ('%s  %s'):format(head, short(t:item())) end
   if t:numel() == 0 then return head .. '  empty' end
@@ -121,7 +122,9 @@ local function ordered(a, b)
   return type(a) < type(b) or (type(a) == type(b) and tostring(a) < tostring(b))
 end
 
-local function table_text(t, depth, seen)
+local value_text
+
+local function table_text(t, depth, seen, width)
   if seen[t] then return '<cycle>' end
   if depth > DEPTH then return '{...}' end
   seen[t] = true
@@ -134,30 +137,56 @@ local function table_text(t, depth, seen)
       pieces[#pieces + 1] = ('... %d more'):format(#keys - ENTRIES)
       break
     end
-    local value = M.value(t[key], depth + 1, seen)
+    local text = value_text(t[key], depth + 1, seen, width)
     local position = type(key) == 'number' and key >= 1 and key <= list
-    pieces[#pieces + 1] = position and value or key_text(key) .. ' = ' .. value
+    pieces[#pieces + 1] = position and text or key_text(key) .. ' = ' .. text
   end
   seen[t] = nil
   local flat = '{' .. table.concat(pieces, ', ') .. '}'
-  if #flat <= 100 and not flat:find('\n') then return flat end
+  if #flat <= width - 2 * depth and not flat:find('\n') then return flat end
   local pad = ('  '):rep(depth)
   return '{\n' .. pad .. table.concat(pieces, ',\n' .. pad) .. '\n' .. ('  '):rep(depth - 1) .. '}'
 end
 
--- Any value; strings are quoted inside tables.
-function M.value(v, depth, seen)
-  depth = depth or 1
-  if type(v) == 'string' then return depth > 1 and ('%q'):format(v) or v end
+-- A module: a line for each tensor of its state, the first and the last of many.
+local function module_text(module)
+  local state = module:state_dict()
+  local lines = { ('module of %d parameters in %d tensors'):format(module:num_parameters(), #state) }
+  for i, entry in ipairs(state) do
+    if i <= ENTRIES / 2 or i > #state - ENTRIES / 2 then
+      lines[#lines + 1] = ('  %s  %s%s'):format(entry[1], require('tycho.tensor').shape_text(entry[2]), entry[2].requires_grad and '' or '  buffer')
+    elseif lines[#lines] ~= '  ...' then
+      lines[#lines + 1] = '  ...'
+    end
+  end
+  return table.concat(lines, '\n')
+end
+
+local function is_module(v)
+  local Module = package.loaded['tycho.nn.Module']
+  return type(Module) == 'table' and Module.is_module(v)
+end
+
+local function string_text(v)
+  local text = ('%q'):format(v):gsub('\\\n', '\\n')
+  return #text > STRING and ('%s..." (%d bytes)'):format(text:sub(1, STRING), #v) or text
+end
+
+function value_text(v, depth, seen, width)
+  if type(v) == 'string' then return depth > 1 and string_text(v) or v end
   if type(v) ~= 'table' then return tostring(v) end
+  if is_module(v) then return depth > 1 and ('<module of %d parameters>'):format(v:num_parameters()) or module_text(v) end
   local meta = getmetatable(v)
-  if meta and rawget(meta, '__tostring') then
+  if type(meta) == 'table' and rawget(meta, '__tostring') then
     if depth > 1 and require('tycho.tensor').is_tensor(v) then
       return ('<tensor %s %s>'):format(table.concat(v.shape, 'x'), v.dtype)
     end
     return tostring(v)
   end
-  return table_text(v, depth, seen or {})
+  return table_text(v, depth, seen, width)
 end
+
+-- Any value; strings are quoted inside tables. options: {width = columns that a table may take on one line, default 100}.
+function M.value(v, options) return value_text(v, 1, {}, options and options.width or 100) end
 
 return M

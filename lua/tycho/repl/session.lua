@@ -1,0 +1,105 @@
+-- What a prompt does with a text: a command, or Lua that is evaluated and printed. Keeps the variables, the results and what was typed; knows no
+-- terminal, so that a prompt may be here or in another process.
+local commands = require 'tycho.repl.commands'
+local complete = require 'tycho.repl.complete'
+local evaluate = require 'tycho.repl.evaluate'
+local printer = require 'tycho.repl.print'
+local terminal = require 'tycho.repl.terminal'
+local trace = require 'tycho.repl.trace'
+
+local KEPT = 100 -- results in Out
+local LARGE = 16 * 2^20 -- bytes of a tensor that Out does not keep alive
+
+local Session = {}
+Session.__index = Session
+
+-- The name under which the next text is known in messages and in Out.
+function Session:name() return ('In[%d]'):format(self.count + 1) end
+
+-- A line or more of what is said to the person; they are results, or messages where status is 'error'.
+function Session:print(text, status) self.write(text .. '\n', status) end
+
+local function is_large(value)
+  local tensor = package.loaded['tycho.tensor']
+  return type(tensor) == 'table' and tensor.is_tensor(value) and value:numel() * value.type.size > LARGE
+end
+
+local function keep(self, value)
+  rawset(self.environment, '_', value)
+  if value == nil then return end
+  if is_large(value) then self.large[self.count] = value else rawset(self.out, self.count, value) end
+  rawset(self.out, self.count - KEPT, nil)
+end
+
+function Session:show(value)
+  local ok, text = pcall(printer.value, value, { width = self.columns() })
+  self:print(ok and text or ('<cannot be printed: %s>'):format(tostring(text)))
+end
+
+local function run_lua(self, text)
+  local source, hidden = text:gsub(';%s*$', '')
+  local name = self:name()
+  local chunk, message = evaluate.compile(source, self.environment, name)
+  if not chunk then
+    self:print(message == true and 'the input ended inside a statement' or message, 'error')
+    return false
+  end
+  trace.inputs[name] = source
+  self.count = self.count + 1
+  local ok, results, where = evaluate.run(chunk)
+  if not ok then
+    self:print(results:match('interrupted$') and results or where, 'error')
+    return false
+  end
+  table.insert(self.inputs, source)
+  if results.n > 0 then keep(self, results[1]) end
+  if hidden == 0 then
+    for i = 1, results.n do self:show(results[i]) end
+  end
+  return true
+end
+
+local function run_command(self, name, argument)
+  local ok, results, where = evaluate.run(commands.run, self, name, argument)
+  if ok then return results[1] ~= false end
+  local is_sentence = not results:match('^[^\n:]+:%d+: ')
+  self:print((is_sentence or results:match('interrupted$')) and results or where, 'error')
+  return false
+end
+
+-- Runs a text; false when it failed. Never raises.
+function Session:run(text)
+  if text:match('^%s*$') then return true end
+  local name, argument = commands.parse(text)
+  if name then return run_command(self, name, argument) end
+  return run_lua(self, text)
+end
+
+-- Whether a text needs no more lines.
+function Session:is_whole(text)
+  if commands.parse(text) then return true end
+  local _, message = evaluate.compile(text, self.environment)
+  return message ~= true
+end
+
+-- Words that may follow the text before the cursor, and their part that is typed. Never raises.
+function Session:completions(text)
+  local ok, words, prefix = pcall(complete.candidates, self.environment, text)
+  if ok then return words, prefix end
+  return {}, ''
+end
+
+-- The signature of the function whose arguments the text is in, in one line, or nil. Never raises.
+function Session:hint(text)
+  local ok, line = pcall(require('tycho.repl.hint'), self.environment, text)
+  return ok and line or nil
+end
+
+-- options: write(text, status) takes what is to be read; environment [opt]: the variables; columns() [opt]: how wide what is printed may be.
+return function(options)
+  local large = setmetatable({}, { __mode = 'v' })
+  local self = setmetatable({ count = 0, inputs = {}, large = large, out = setmetatable({}, { __index = large }), write = options.write,
+    environment = options.environment or evaluate.environment(), columns = options.columns or terminal.size }, Session)
+  rawset(self.environment, 'Out', self.out)
+  return self
+end
