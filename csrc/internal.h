@@ -21,8 +21,7 @@ enum { TY_PARALLEL = 16384 };
 
 /* Leaves a sentence in ty_error() and returns 1. */
 int ty_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Long ops ask whether Ctrl-C came at the prompt (on any thread), and then fail by ty_give_up (on the caller's), which fails only in that case. */
-int ty_is_unwanted(void);
+/* Fails where ty_is_unwanted, and nowhere else; not from a thread of a parallel region. */
 int ty_give_up(void);
 /* "(2, 3, 4)"; valid until the eighth next call on this thread. */
 const char *ty_shape_text(const ty_tensor *t);

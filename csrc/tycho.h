@@ -46,6 +46,7 @@ const char *ty_blas(void);
  * process, whether the flag was read or not. 0: both end the process. */
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
+int ty_is_unwanted(void); /* whether the flag is set in mode 1: long ops ask, from any thread */
 double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */
 
 /* ---- hash.c ---- */

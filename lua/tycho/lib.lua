@@ -122,17 +122,22 @@ setmetatable(M, {
 
 local framework = M.root .. '/lua/tycho/'
 
--- Raises message at the first line outside lua/tycho, the line of the person who can mend it.
-function M.raise(message)
+-- 'file:line' of the innermost line outside lua/tycho, or nil.
+function M.caller()
   for level = 2, 60 do
     local info = debug.getinfo(level, 'Sl')
     if not info then break end
     local source = info.source:sub(1, 1) == '@' and info.source:sub(2)
     if info.currentline > 0 and not (source and source:sub(1, #framework) == framework) then
-      error(('%s:%d: %s'):format(info.short_src, info.currentline, message), 0)
+      return ('%s:%d'):format(info.short_src, info.currentline)
     end
   end
-  error(message, 0)
+end
+
+-- Raises message at that line, the line of the person who can mend it.
+function M.raise(message)
+  local where = M.caller()
+  error(where and ('%s: %s'):format(where, message) or message, 0)
 end
 
 -- status: what a C function returned; lib: the library that it came from (default M.cpu).
@@ -250,6 +255,10 @@ local function take_slot(block, bytes, owner)
   return s
 end
 
+-- Set by the prompt: a function that says where a large storage is made.
+M.find_site = nil
+local LARGE = 2^16
+
 -- A new storage of bytes, uninitialised.
 function M.storage(bytes, lib)
   check_interrupt()
@@ -259,6 +268,7 @@ function M.storage(bytes, lib)
   if block == nil then block = reclaim(bytes, lib) end
   local s = take_slot(block, bytes, lib)
   live = live + bytes
+  if bytes >= LARGE and M.find_site then s.site = M.find_site() end
   if depth > 0 then
     made_count = made_count + 1
     made[made_count] = s
@@ -278,6 +288,15 @@ function Storage:free()
     self.block = nil
     release(self.slot)
   end
+end
+
+-- All live storages: list of {storage =, bytes =}, adopted memory left out.
+function M.storages()
+  local list = {}
+  for slot = 1, slot_count do
+    if blocks[slot] and registry[slot] and sizes[slot] > 0 then list[#list + 1] = { storage = registry[slot], bytes = sizes[slot] } end
+  end
+  return list
 end
 
 -- Bytes of a live storage; 0 for adopted memory.

@@ -75,7 +75,8 @@ end
 local function entry_of_row(row)
   local arguments = row.arity == 1 and 'x' or 'a, b'
   return { name = row.name, signature = ('%s(%s)'):format(row.name, arguments), path = root .. '/csrc/map.def',
-    pattern = ('MAP%d(%s,'):format(row.arity, row.name), text = ('Elementwise, %s broadcast: %s\nderivative: %s'):format(row.arity == 1 and 'not' or 'a and b', row.forward,
+    pattern = ('MAP%d(%s,'):format(row.arity, row.name),
+    text = ('Elementwise%s: %s\nderivative: %s'):format(row.arity == 1 and '' or ', a and b broadcast', row.forward,
       row.arity == 1 and row.da or row.da .. ' and ' .. row.db) }
 end
 
@@ -114,7 +115,10 @@ local function entry_of_function(fn, name)
     if known.line == info.linedefined then
       entry.text = known.text
       if known.parameters then entry.signature = known.name .. known.parameters end
-      if known.name == source.stem and known.text == '' then entry.text = source.head end
+      if known.name == source.stem and known.text == '' then
+        local signature, text = leading_signature(source.head, source.stem)
+        entry.signature, entry.text = signature or entry.signature, text or source.head
+      end
       return entry
     end
   end

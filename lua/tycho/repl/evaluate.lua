@@ -40,8 +40,8 @@ local function keep_locals(text)
   return table.concat(out)
 end
 
--- The text with a return before what follows the last line break or semicolon outside blocks, or nil.
-local function return_last(text)
+-- The text up to the last line break or semicolon outside blocks, and what follows; nil when there is none.
+local function split_last(text)
   local depth, at = 0, nil
   for kind, first, last in lexer.tokens(text) do
     local token = (kind == 'keyword' or kind == 'symbol') and text:sub(first, last)
@@ -49,7 +49,15 @@ local function return_last(text)
     if opening[token] then depth = depth + 1 end
     if depth == 0 and last < #text and (token == ';' or kind == 'space' and text:find('\n', first, true)) then at = last end
   end
-  return at and ('%s return %s'):format(text:sub(1, at), text:sub(at + 1))
+  if at then return text:sub(1, at), text:sub(at + 1) end
+end
+
+-- The text as statements of a script; what printed at the prompt is printed there.
+function M.as_script(text, printed)
+  if printed and loadstring('return ' .. text) then return ('print(%s)'):format(text) end
+  if loadstring(text) then return text end
+  local before, last = split_last(text)
+  return ('%sprint(%s)'):format(before or '', last or text)
 end
 
 -- A function of the text, or nil and a message, or nil and true when more lines are needed. A text that is or ends with an expression returns it.
@@ -63,8 +71,8 @@ function M.compile(text, environment, name)
     if chunk then
       chunk = loadstring(keep_locals(text), name) or chunk
     else
-      local returning = return_last(keep_locals(text))
-      chunk = returning and loadstring(returning, name)
+      local before, last = split_last(keep_locals(text))
+      chunk = before and loadstring(('%s return %s'):format(before, last), name)
     end
     if not chunk then
       if unfinished or message:match("near '<eof>'$") then return nil, true end

@@ -1,7 +1,9 @@
 -- The prompt: reads, evaluates, prints, and lives on after errors and Ctrl-C. On a pipe or a dumb terminal it reads plain lines.
 local edit = require 'tycho.repl.edit'
 local history = require 'tycho.repl.history'
+local lib = require 'tycho.lib'
 local new_session = require 'tycho.repl.session'
+local reload = require 'tycho.repl.reload'
 local terminal = require 'tycho.repl.terminal'
 
 local M = {}
@@ -60,6 +62,8 @@ end
 -- A session on this terminal or pipe. environment: its variables [opt].
 function M.session(environment)
   local colors = terminal.has_colors(2)
+  reload.begin()
+  lib.find_site = lib.caller
   return new_session { environment = environment, write = function(text, status)
     if status ~= 'error' then
       io.write(text)

@@ -23,12 +23,19 @@ local function hook()
   if lib.interrupted() then error('interrupted', 0) end
 end
 
+local function stop()
+  asked = true
+  jit.off()
+  jit.flush()
+end
+
+-- For a profiler of one's own, at each of its samples.
+function M.look()
+  if lib.cpu.ty_is_unwanted() ~= 0 then stop() end
+end
+
 local function listen()
-  profile.start(EVERY_LINE, function()
-    asked = true
-    jit.off()
-    jit.flush()
-  end)
+  profile.start(EVERY_LINE, stop)
   ffi.C.setitimer(ITIMER_PROF, ffi.new('tycho_timer'), nil)
   listening = true
 end

@@ -51,7 +51,7 @@ local function run_lua(self, text)
     self:print(results:match('interrupted$') and results or where, 'error')
     return false
   end
-  table.insert(self.inputs, source)
+  table.insert(self.inputs, evaluate.as_script(source, results.n > 0 and hidden == 0))
   if results.n > 0 then keep(self, results[1]) end
   if hidden == 0 then
     for i = 1, results.n do self:show(results[i]) end

@@ -1,0 +1,14 @@
+-- writes the lines that ran without an error as a script: :save FILE.lua
+local lfs = require 'lfs'
+local file = require 'tycho.io.file'
+
+return function(session, path)
+  if path == '' then error(':save needs a file name, as in :save idea.lua', 0) end
+  if not path:match('%.lua$') then path = path .. '.lua' end
+  if lfs.attributes(path) then error(('%s exists already; choose another name'):format(path), 0) end
+  if #session.inputs == 0 then error('nothing has run yet', 0) end
+  local lines = { "local tycho = require 'tycho'\n" }
+  for _, text in ipairs(session.inputs) do lines[#lines + 1] = text .. '\n' end
+  file.write(path, function(out) out:write(table.concat(lines)) end)
+  session:print(('%d lines in %s'):format(#session.inputs, path))
+end

@@ -1,0 +1,141 @@
+-- Commands of the prompt: help from the comments, reloading, running, measuring, saving.
+local pty = require 'spec.pty'
+
+local root = require 'lfs'.currentdir()
+local folder = os.tmpname()
+os.remove(folder)
+
+local function write(name, text)
+  local file = assert(io.open(folder .. '/' .. name, 'w'))
+  file:write(text)
+  file:close()
+end
+-- Lines typed on a pipe, in the spec's folder; returns what came and the exit status.
+local function piped(lines)
+  write('input', lines)
+  local pipe = io.popen(('cd %s && HOME=%s %s/tycho < input 2>&1; echo "status $?"'):format(folder, folder, root))
+  local out, status = pipe:read('*a'):match('^(.*)status (%d+)\n$')
+  pipe:close()
+  return out, tonumber(status)
+end
+local function says(out, ...)
+  for _, text in ipairs { ... } do assert(out:find(text, 1, true), ('%q is not in\n%s'):format(text, out)) end
+end
+
+describe('commands of the prompt', function()
+  setup(function() os.execute('mkdir -p ' .. folder) end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+
+  it('are listed, found by their file, and near ones are named', function()
+    local out, status = piped ':help\n:benhc 1\n'
+    says(out, ':bench', 'times an expression', ':reload', 'did you mean :bench?')
+    assert.equal(1, status)
+  end)
+  it('explain ops, layers, losses, optimisers, functions, keys and commands', function()
+    for name, text in pairs {
+      conv2d = 'conv2d(x, w, stride, padding)\n  cross-correlation. x (N,I,H,W)',
+      ['tycho.relu'] = 'relu(x)\n  Elementwise: x < 0 ? 0 : x\n',
+      ['tycho.nn.Linear'] = 'Linear(inputs, outputs)\n  y = x weight^T + bias',
+      ['tycho.loss.nt_xent'] = 'nt_xent(p, temperature, options)\n  normalised temperature-scaled',
+      Adam = 'Adam (Kingma & Ba 2015)',
+      ['tycho.train.schedule.warmup_cosine'] = 'M.warmup_cosine(base, it, warmup, total)\n  Linear from 0 to base',
+      mask_prob = 'mask_prob: 0.15\n  probability that random_mask hides a pair\n  (experiments/config.yml:',
+      [':mem'] = 'the largest live tensors',
+      no_grad = 'Runs fn(...) without recording',
+    } do says(piped(('?%s\n'):format(name)), text) end
+    says(piped 'x = tycho.ones{2}\n?x.matmul\n?convd2\n', 'matmul(a, b)', 'did you mean ?conv2d?')
+  end)
+  it('show sources and search comments', function()
+    local out = piped '??softmax\n??gelu\n??tycho.train.schedule.warmup_cosine\n?? temperature-scaled\n?? nothing-speaks-of-this\n'
+    says(out, '-- lua/tycho/ops/softmax.lua', 'ty_softmax_back', 'MAP1(gelu,', 'return base * 0.5 * (1 + math.cos',
+      'tycho.loss.nt_xent', "no comment holds 'nothing-speaks-of-this'")
+  end)
+  it('reload edits into everything that holds the old functions', function()
+    write('my_loss.lua', [[
+local M = {}
+local calls = {}
+local function scale() return 2 end
+function M.loss(x) calls[#calls + 1] = x return x * scale(), #calls end
+M.Class = { __index = { method = function() return 'old' end } }
+M.policies = { mask = function() return 'own' end }
+return M
+]])
+    local out, status = piped([[m = require 'my_loss'; held = { m.loss }; local captured = m.loss
+function later(x) return captured(x) end
+object = setmetatable({}, m.Class)
+m.policies.mask = function() return 'mine' end
+later(10)
+!sed -i "s/return 2/return 3/; s/old/new/; s/own/OWN/" my_loss.lua
+:reload
+later(10)
+held[1](10)
+object:method(), m.policies.mask()
+:reload
+]])
+    says(out, '20\n1\n', 'reloaded my_loss: 3 functions\n30\n2\n30\n3\nnew\nmine\nno module was edited')
+    assert.equal(0, status)
+  end)
+  it('change nothing when the new text does not compile or raises', function()
+    write('my_loss.lua', 'return { f = function() return 1 end }')
+    local out, status = piped([[m = require 'my_loss'
+!echo "return { f = function( return 2 end }" > my_loss.lua
+:reload
+m.f()
+!echo "error('at load')" > my_loss.lua
+:reload my_loss
+m.f()
+:reload tycho.lib
+]])
+    says(out, 'my_loss was not reloaded: ./my_loss.lua:1: ', '\n1\n', 'my_loss was not reloaded, it raised: ', 'at load', 'cannot be reloaded')
+    assert.equal(1, status)
+  end)
+  it('watch sources, also while the prompt waits', function()
+    write('my_loss.lua', 'return { f = function() return "first" end }')
+    local p = pty.start(('cd %s && exec env NO_COLOR=1 HOME=%s TERM=xterm %s/tycho'):format(folder, folder, root))
+    p:expect '1> '
+    p:send 'f = require("my_loss").f\r'
+    p:expect '2> '
+    p:send ':watch\r'
+    p:expect '2> '
+    write('my_loss.lua', 'return { f = function() return "second" end }')
+    p:expect 'reloaded my_loss: 1 functions'
+    p:send 'f()\r'
+    p:expect '\nsecond\r'
+    p:send '\4'
+    assert.equal(0, (p:finish()))
+  end)
+  it('run scripts in the session, and outlive those that end the process', function()
+    write('script.lua', 'made = { arg[1], ... }\nprivate = 1\nif arg[1] == "fail" then error "deep" end\nos.exit(tonumber(arg[1]) or 0)')
+    local out, status = piped(':run script.lua 0 "two words" key=value\nmade\n:run script.lua 3\n'
+      .. ':run script.lua fail\n:run nothing.lua\nmade[1]\n')
+    says(out, '{"0", "0", "two words", "key=value"}', 'script.lua ended with status 3', 'script.lua:3: deep', 'there is no script nothing.lua', '\nfail\n')
+    assert.equal(1, status)
+  end)
+  it('measure time, lines and memory', function()
+    local out, status = piped([[x = tycho.ones{512, 512}
+:bench x:exp()
+function slow() for i = 1, 3e8 do k = i end end
+:prof slow()
+layer = { weight = tycho.zeros{300, 1000} }
+:mem
+:who
+]])
+    assert(out:match('%d [mu]s %([%d.]+ [mu]s to [%d.]+ [mu]s, %d+ rounds of %d+%); 1%.0%d MB of tensors'), out)
+    assert(out:match('%d%%  In%[2%]:1\n'), out)
+    assert(out:match('1%.200 MB  layer%.weight%s+In%[3%]:1\n%s+1%.049 MB  x%s+In%[1%]:1\n'), out)
+    says(out, 'x      tensor (512, 512) f32')
+    assert.equal(0, status)
+  end)
+  it('save what ran as a script that prints the same', function()
+    local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'
+    says(out, '5 lines in idea.lua', 'idea.lua exists already')
+    local pipe = io.popen(('cd %s && %s/tycho idea.lua 2>&1'):format(folder, root))
+    assert.equal('42\n6\n', pipe:read('*a'))
+    pipe:close()
+  end)
+  it('pass lines to the shell', function()
+    local out, status = piped '!echo from the shell\n!exit 3\n'
+    says(out, 'from the shell\n', 'exit status 3')
+    assert.equal(1, status)
+  end)
+end)
