@@ -108,7 +108,8 @@ m.f()
     write('script.lua', 'made = { arg[1], ... }\nprivate = 1\nif arg[1] == "fail" then error "deep" end\nos.exit(tonumber(arg[1]) or 0)')
     local out, status = piped(':run script.lua 0 "two words" key=value\nmade\n:run script.lua 3\n'
       .. ':run script.lua fail\n:run nothing.lua\nmade[1]\n')
-    says(out, '{"0", "0", "two words", "key=value"}', 'script.lua ended with status 3', 'script.lua:3: deep', 'there is no script nothing.lua', '\nfail\n')
+    says(out, '{"0", "0", "two words", "key=value"}', 'script.lua ended with status 3', 'script.lua:3: deep', 'there is no script nothing.lua',
+      '\nfail\n')
     assert.equal(1, status)
   end)
   it('measure time, lines and memory', function()

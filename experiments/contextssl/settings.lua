@@ -39,6 +39,7 @@ local rules = {
   n_head = check.whole(1),
   block_size = check.rule('an even number of tokens, at least 2', function(v) return block_size.accepts(v) and even(v) end),
   exact = check.flag(),
+  break_on_nan = check.flag(),
   aug_method = check.word { 'concat' },
   is_invariant = check.flag(),
   random_mask = check.flag(),
@@ -77,7 +78,7 @@ end
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
 for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'threads', 'epochs', 'log_interval', 'save_interval',
-  'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
+  'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
   free[key] = true
 end
 
@@ -129,6 +130,7 @@ function M.load(file, arguments)
   config.resume = resume
   if (config.threads or 0) > 0 then tycho.set_threads(config.threads) end
   tycho.set_exact(config.exact)
+  tycho.set_break_on_nan(config.break_on_nan)
   return config
 end
 

@@ -68,13 +68,19 @@ end
 
 -- ---- a run ----
 
--- Opens config.resume, or makes a run. Returns it with the text of the settings that it goes by.
-local function open_run(config, name)
-  config.data_dir = config.data_dir and settings.absolute(config.data_dir)
+-- The text of the settings that a run goes by: which run was resumed is none of them.
+local function settings_text(config)
   local resume = config.resume
   config.resume = nil
   local text = config_file.dump(config)
   config.resume = resume
+  return text
+end
+
+-- Opens config.resume, or makes a run. Returns it with the text of its settings.
+local function open_run(config, name)
+  config.data_dir = config.data_dir and settings.absolute(config.data_dir)
+  local text, resume = settings_text(config), config.resume
   local run = resume and run_directory.open(resume)
     or run_directory.create(config.out, name, { config = text, path = config.run_dir ~= '' and config.run_dir or nil })
   run:take()
@@ -144,7 +150,9 @@ local function new_training(config, dataset, parts, run, monitor)
 
   loop = new_loop { run = run, parts = parts, total = total, per_epoch = per_epoch, items = 2 * math.min(config.batch_size, dataset:size()),
     minutes = config.checkpoint_minutes, identity = { objects = dataset:size(), views = dataset.views, classes = dataset.classes },
-    step = step, close_epoch = close_epoch, status = status, command = resume_command(run) }
+    step = step, close_epoch = close_epoch, status = status, command = resume_command(run),
+    exposed = { config = config, model = model, probe = parts.modules.probe, optimizer = parts.optimizers.optimizer, policies = M.policies,
+      dataset = dataset }, settings = function() return settings_text(config) end }
   return loop
 end
 

@@ -1,5 +1,6 @@
 -- The tape: a node for every op that a gradient flows through, walked backwards in the order of creation.
 -- Rules live beside their forward in ops/; this file only moves gradients and frees what nobody needs any more.
+local finite = require 'tycho.finite'
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local Tensor = tensor.Tensor
@@ -218,6 +219,10 @@ local function run_node(heap, node)
   if #node <= FIRST + 1 then
     local a, b = node[FIRST], node[FIRST + 1]
     local da, db = rule(context, dy, a, b)
+    if finite.is_on then
+      finite.check_gradient(node, da)
+      finite.check_gradient(node, db)
+    end
     if da then pin(da) end
     if db then pin(db) end
     lib.leave(level, made_by_backward)
@@ -226,6 +231,7 @@ local function run_node(heap, node)
   else
     local grads = { rule(context, dy) }
     for i = FIRST, #node do
+      if finite.is_on then finite.check_gradient(node, grads[i - FIRST + 1]) end
       if grads[i - FIRST + 1] then pin(grads[i - FIRST + 1]) end
     end
     lib.leave(level, made_by_backward)

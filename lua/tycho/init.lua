@@ -3,6 +3,7 @@
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
+local finite = require 'tycho.finite'
 local op = require 'tycho.op'
 
 local M = { version = '0.1.0', lib = lib }
@@ -21,6 +22,9 @@ function M.threads() return lib.cpu.ty_threads() end
 
 -- on: convolutions only by algorithms whose rounding error is that of direct summation. Off at first.
 function M.set_exact(on) lib.check(lib.cpu.ty_set_exact(on and 1 or 0)) end
+
+-- on: the first number that is not finite, in a result or a gradient, raises and names the op and the line that made it. Off at first.
+M.set_break_on_nan = finite.set
 
 local folders = { nn = true, loss = true, optim = true, data = true, io = true, train = true, plot = true, repl = true }
 

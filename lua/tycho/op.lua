@@ -13,6 +13,7 @@ local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local dtypes = require 'tycho.dtype'
+local finite = require 'tycho.finite'
 
 local M = {}
 local is_tensor, alive, flows, unchanged = tensor.is_tensor, tensor.alive, autograd.flows, autograd.unchanged
@@ -54,6 +55,7 @@ local function fixed(name, record)
       local ctx = new_context(name, false, nil)
       local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
       ctx:release()
+      if finite.is_on then finite.check(name, y, { a, b, c, d, e, f }) end
       return y, extra
     end
     local args, needs = { a, b, c, d, e, f }, {}
@@ -65,6 +67,7 @@ local function fixed(name, record)
     local ctx = new_context(name, true, needs)
     local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
     autograd.record_list(y, backward, ctx, args)
+    if finite.is_on then finite.check(name, y, args) end
     return y, extra
   end
 end
@@ -83,6 +86,7 @@ local function listed(name, record)
     local ctx = new_context(name, grad, needs)
     local y = record.forward(ctx, inputs, ...)
     if grad then autograd.record_list(y, record.backward, ctx, inputs) else ctx:release() end
+    if finite.is_on then finite.check(name, y, inputs) end
     return y
   end
 end
@@ -117,6 +121,7 @@ local function unary(name)
     local y = tensor.empty_like(x)
     lib.check(y.lib[symbol](y.c, x.c), y.lib)
     if autograd.enabled() and flows(x) then autograd.record(y, rule, { x, x.storage.version, y, y.storage.version }, x) end
+    if finite.is_on then finite.check(name, y, { x }) end
     return y
   end
 end
@@ -205,6 +210,7 @@ local function binary(name)
       local saved = saves and { a, a.storage.version, b, b.storage.version, y, y.storage.version }
       autograd.record(y, rule, saved, a, b)
     end
+    if finite.is_on then finite.check(name, y, { a, b }) end
     return y
   end
 end

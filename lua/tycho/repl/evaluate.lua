@@ -82,6 +82,12 @@ function M.compile(text, environment, name)
   return setfenv(chunk, environment)
 end
 
+-- Whether a text needs no more lines.
+function M.is_whole(text)
+  local _, message = M.compile(text, _G)
+  return message ~= true
+end
+
 local function pack(ok, ...)
   return ok, { n = select('#', ...), ... }
 end

@@ -19,7 +19,7 @@ end
 local function folder_of_histories()
   local state, home = os.getenv('XDG_STATE_HOME'), os.getenv('HOME')
   if state and state ~= '' then return state .. '/tycho/history' end
-  return home and home ~= '' and home .. '/.local/state/tycho/history'
+  return home and lfs.attributes(home, 'mode') == 'directory' and home .. '/.local/state/tycho/history'
 end
 
 -- The file of this project's history, or nil without a home.

@@ -59,19 +59,24 @@ function M.run(session)
   return all_well
 end
 
--- A session on this terminal or pipe. environment: its variables [opt].
-function M.session(environment)
+-- A function that prints what a session says: results to stdout, messages to stderr.
+function M.writer()
   local colors = terminal.has_colors(2)
-  reload.begin()
-  lib.find_site = lib.caller
-  return new_session { environment = environment, write = function(text, status)
+  return function(text, status)
     if status ~= 'error' then
       io.write(text)
       return
     end
     io.stdout:flush()
     io.stderr:write(terminal.paint('error', (text:gsub('\n$', '')), colors), '\n')
-  end }
+  end
+end
+
+-- A session on this terminal or pipe. environment: its variables [opt].
+function M.session(environment)
+  reload.begin()
+  lib.find_site = lib.caller
+  return new_session { environment = environment, write = M.writer() }
 end
 
 -- ./tycho without arguments. Returns the exit status: on a pipe, 1 when something failed.

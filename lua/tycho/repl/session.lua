@@ -75,11 +75,19 @@ function Session:run(text)
   return run_lua(self, text)
 end
 
+-- Name -> value of the session's own variables, and of the function that it is in.
+function Session:variables()
+  local out, meta = {}, getmetatable(self.environment)
+  for name, value in pairs(self.environment) do
+    if type(name) == 'string' and name ~= '_' and name ~= 'Out' then out[name] = value end
+  end
+  for _, name in ipairs(meta.names and meta.names() or {}) do out[name] = self.environment[name] end
+  return out
+end
+
 -- Whether a text needs no more lines.
-function Session:is_whole(text)
-  if commands.parse(text) then return true end
-  local _, message = evaluate.compile(text, self.environment)
-  return message ~= true
+function Session.is_whole(_, text)
+  return commands.parse(text) ~= nil or evaluate.is_whole(text)
 end
 
 -- Words that may follow the text before the cursor, and their part that is typed. Never raises.
@@ -95,11 +103,13 @@ function Session:hint(text)
   return ok and line or nil
 end
 
+local M = { is_whole = Session.is_whole }
+
 -- options: write(text, status) takes what is to be read; environment [opt]: the variables; columns() [opt]: how wide what is printed may be.
-return function(options)
+return setmetatable(M, { __call = function(_, options)
   local large = setmetatable({}, { __mode = 'v' })
   local self = setmetatable({ count = 0, inputs = {}, large = large, out = setmetatable({}, { __index = large }), write = options.write,
     environment = options.environment or evaluate.environment(), columns = options.columns or terminal.size }, Session)
   rawset(self.environment, 'Out', self.out)
   return self
-end
+end })

@@ -5,12 +5,13 @@
 --   local loop = new_loop { run =, parts = (tycho.train.checkpoint, with meters), total =, per_epoch = (steps), items = (images a step),
 --     minutes = (between states; nil: none but the asked ones), identity = (name -> number: a state with other ones belongs to other data),
 --     step = function(iteration), close_epoch = function(epoch) -> false when it was interrupted, status = function() -> text,
---     command = (what goes on with the run) }
+--     command = (what goes on with the run), exposed = (name -> value: what ./tycho attach sees), settings = function() -> their text [opt] }
 --   loop:restore(); local finished = loop:train()
 local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
 local checkpoint = require 'tycho.train.checkpoint'
 local lib = require 'tycho.lib'
+local new_control = require 'tycho.train.control'
 local progress = require 'tycho.train.progress'
 local provenance = require 'tycho.train.provenance'
 local tensor = require 'tycho.tensor'
@@ -78,7 +79,8 @@ end
 -- Returns whether it came to the end.
 local function go(self)
   while true do
-    local stopped = lib.interrupted()
+    self.control:poll()
+    local stopped = lib.interrupted() or self.is_stopped
     if not stopped and self.iteration % self.per_epoch == 0 and not self.parts.meters:is_empty() then
       self:check_finite()
       stopped = self.close_epoch(self.iteration / self.per_epoch) == false
@@ -111,9 +113,11 @@ function Loop:train()
     return true
   end
   self:say(('%s: step %d of %d, %d steps an epoch'):format(self.run.path, self.first, self.total, self.per_epoch))
+  self.control = new_control(self, self.exposed, self.settings)
   lib.on_interrupt('flag')
   local ok, finished = xpcall(go, lib.remember, self)
   lib.on_interrupt(nil)
+  self.control:close()
   if not ok then
     self.run:say('failed: ' .. tostring(finished))
     self:say(('the state after step %d is kept; go on from there with: %s'):format(self.saved, self.command))

@@ -5,7 +5,7 @@ local tensor = require 'tycho.tensor'
 local SHOWN, DEPTH = 12, 3
 
 -- Names of the session's variables and what they hold, by storage.
-local function names_of(environment)
+local function names_of(session)
   local names, seen = {}, {}
   local function visit(value, name, depth)
     if tensor.is_tensor(value) then
@@ -20,16 +20,14 @@ local function names_of(environment)
       end
     end
   end
-  for name, value in pairs(environment) do
-    if type(name) == 'string' and name ~= '_' and name ~= 'Out' then visit(value, name, 1) end
-  end
-  visit(environment.Out, 'Out', 1)
+  for name, value in pairs(session:variables()) do visit(value, name, 1) end
+  visit(session.out, 'Out', 1)
   return names
 end
 
 return function(session)
   lib.collect()
-  local names, list = names_of(session.environment), lib.storages()
+  local names, list = names_of(session), lib.storages()
   table.sort(list, function(a, b) return a.bytes > b.bytes end)
   local lines = {}
   for i = 1, math.min(#list, SHOWN) do

@@ -1,0 +1,236 @@
+-- A prompt in the middle of a program: tycho.pause, and ./tycho attach in a live training.
+local lfs = require 'lfs'
+local lib = require 'tycho.lib'
+local pty = require 'spec.pty'
+
+local root = lfs.currentdir()
+local folder = os.tmpname()
+os.remove(folder)
+
+local function read(path)
+  local file = assert(io.open(folder .. '/' .. path, 'rb'))
+  local text = file:read('*a')
+  file:close()
+  return text
+end
+local function write(path, text)
+  local file = assert(io.open(folder .. '/' .. path, 'w'))
+  file:write(text)
+  file:close()
+end
+local function shell(line)
+  local pipe = io.popen(('cd %s; %s 2>&1; echo "status $?"'):format(folder, line))
+  local out, status = pipe:read('*a'):match('^(.*)status (%d+)\n$')
+  pipe:close()
+  return out, tonumber(status)
+end
+local function wait_for(condition)
+  local deadline = lib.cpu.ty_now() + 20
+  while not condition() do
+    assert(lib.cpu.ty_now() < deadline, 'waited in vain')
+    os.execute 'sleep 0.05'
+  end
+end
+local function says(out, ...)
+  for _, text in ipairs { ... } do assert(out:find(text, 1, true), ('%q is not in\n%s'):format(text, out)) end
+end
+
+local small = 'data_dir=data resolution=16 width=2 projection_dim=16 n_embd=8 n_layer=1 n_head=2 block_size=4 batch_size=5 epochs=1000000 '
+  .. 'learning_rate=0.03 random_mask=True mask_prob=0.5 log_interval=1000000 save_interval=1000000 '
+-- Starts a training that nobody waits for; returns its pty.
+local function train(script, arguments)
+  local p = pty.start(('cd %s && OMP_NUM_THREADS=1 exec %s/tycho %s %s%s'):format(folder, root, script, small, arguments))
+  local run = arguments:match('run_dir=(%S+)')
+  wait_for(function() return lfs.attributes(('%s/%s/control'):format(folder, run), 'mode') end)
+  return p
+end
+local function stop(p)
+  p:send '\3'
+  assert.equal(130, (p:finish()))
+end
+local function attach(run, lines)
+  write('lines', lines)
+  return shell(('%s/tycho attach %s < lines'):format(root, run))
+end
+local main = root .. '/experiments/main.lua'
+
+describe('tycho.pause', function()
+  setup(function() lfs.mkdir(folder) end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+  it('opens the prompt with the locals and upvalues of the caller, readable and assignable', function()
+    write('paused.lua', [[
+local tycho = require 'tycho'
+local outer = 'upvalue'
+local function work(a, b)
+  local sum = a + b
+  do local hidden = 1 end
+  tycho.pause()
+  return sum, outer
+end
+print('result', work(3, 4))
+]])
+    write('lines', 'sum * 2\nsum = 100\nouter = outer .. " changed"\nfresh = a + b\nfresh\ntype(print)\nhidden\n:who\n'
+      .. 'for i = 1, 2 do sum = sum + i end\n')
+    local out, status = shell(root .. '/tycho paused.lua < lines')
+    says(out, 'paused at paused.lua:6, with a, b, outer, sum', '\n14\n7\nfunction\nnil\n', 'result\t103\tupvalue changed')
+    says(out, 'sum    100', 'outer  "upvalue changed"')
+    assert.equal(0, status)
+  end)
+  it('completes the locals, and lives on after errors', function()
+    write('paused.lua', "local weights = require('tycho').ones{2, 3}\nrequire('tycho').pause()\nprint('after', weights:size(0))")
+    local p = pty.start(('cd %s && HOME=%s NO_COLOR=1 TERM=xterm exec %s/tycho paused.lua'):format(folder, folder, root))
+    p:expect '1> '
+    p:send 'weig\t:siz\t(1)\r'
+    p:expect '\n3\r'
+    p:send 'nil .. 1\r'
+    p:expect 'attempt to concatenate'
+    p:send ':go\r'
+    p:expect 'after\t2'
+    assert.equal(0, (p:finish()))
+  end)
+end)
+
+describe('./tycho attach', function()
+  setup(function()
+    lfs.mkdir(folder)
+    local out, status = shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
+    assert(status == 0, out)
+  end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+
+  it('looks, changes settings, weights and policies between two steps, and records it', function()
+    local p = train(main, 'run_dir=live')
+    local mode = io.popen(('stat -c %%a %s/live/control'):format(folder))
+    assert.equal('600\n', mode:read('*a'))
+    mode:close()
+    local out, status = attach('live', [[
+config.mask_prob
+config.learning_rate = 0.001
+masks = policies.masks
+policies.masks = function(...) seen = (seen or 0) + 1; return masks(...) end
+first = loop.iteration;
+:go 10
+loop.iteration - first, seen
+model.predictor
+meters:means().loss < 1000
+nil .. 1
+print("printed here")
+!echo from its shell
+]])
+    says(out, '\n0.5\n', 'learning_rate was 0.03 and is 0.001 from step', '\n10\n10\n', 'module of ', '\ntrue\n', 'attempt to concatenate',
+      '\nprinted here\n', '\nfrom its shell\n')
+    assert.equal(1, status) -- a line failed
+    local before
+    wait_for(function()
+      before = tonumber(read('live/train.log'):match('step (%d+): detached'))
+      return before
+    end)
+    wait_for(function() return attach('live', 'loop.iteration\n'):match('\n(%d+)\n$') + 0 > before + 20 end)
+    says(read 'live/train.log', 'attached: config.learning_rate = 0.001', 'changed: learning_rate was 0.03 and is 0.001',
+      'attached: policies.masks = ')
+    assert.truthy(read('live/config.yml'):find('learning_rate: 0.001', 1, true))
+    stop(p)
+    assert.is_nil(lfs.attributes(folder .. '/live/control'))
+    says((attach('live', '1\n')), 'live does not train now; resume=live goes on with it')
+  end)
+  it('takes an edited loss into the running training', function()
+    write('my_losses.lua', [[
+local objective = require 'experiments.contextssl.objective'
+local M = {}
+local function shown(loss) return loss * 0 + 7 end
+function M.losses(...)
+  local loss, out = objective.losses(...)
+  out.nt_xent = shown(out.nt_xent)
+  return loss, out
+end
+return M
+]])
+    write('mine.lua', ("require('experiments.contextssl.training').policies.losses = require('my_losses').losses\ndofile(%q)"):format(main))
+    local p = train('mine.lua', 'run_dir=reloaded')
+    wait_for(function() return lfs.attributes(folder .. '/reloaded/metrics.jsonl') end)
+    says(read 'reloaded/metrics.jsonl', '"loss":7,')
+    write('my_losses.lua', (read('my_losses.lua'):gsub('7', '9')))
+    says((attach('reloaded', ':reload\n')), 'reloaded my_losses: 2 functions')
+    wait_for(function() return read('reloaded/metrics.jsonl'):find('"loss":9,', 1, true) end)
+    write('my_losses.lua', 'this is no Lua')
+    local out, status = attach('reloaded', ':reload\n')
+    says(out, 'my_losses was not reloaded: ./my_losses.lua:1:')
+    assert.equal(1, status)
+    local rows = select(2, read('reloaded/metrics.jsonl'):gsub('\n', ''))
+    wait_for(function() return select(2, read('reloaded/metrics.jsonl'):gsub('\n', '')) > rows + 2 end)
+    stop(p)
+  end)
+  it('is one at a time, stops what runs away, and outlives whoever was attached', function()
+    local p = train(main, 'run_dir=shared')
+    local a = pty.start(('cd %s && HOME=%s NO_COLOR=1 TERM=xterm exec %s/tycho attach shared'):format(folder, folder, root))
+    a:expect '1> '
+    says((attach('shared', '1\n')), 'shared is attached already, by another terminal; one at a time')
+    a:send 'config.mask_p\t\r'
+    a:expect '\n0.5\r'
+    a:send 'while true do end\r'
+    a:expect '\27[?2004l'
+    os.execute 'sleep 0.3'
+    a:send '\3'
+    a:expect 'interrupted'
+    a:send 'x = tycho.ones{3}; x\r'
+    a:expect '[1 1 1]'
+    require('ffi').C.kill(a.process, 9)
+    a:finish()
+    wait_for(function() return read('shared/train.log'):find('detached, the training goes on', 1, true) end)
+    says((attach('shared', 'x:sum():item()\n')), '\n3\n') -- variables stay
+    stop(p)
+  end)
+  it('says what is wrong with a run that cannot be attached to', function()
+    local p = train(main, 'run_dir=dead')
+    require('ffi').C.kill(p.process, 9)
+    p:finish()
+    local out, status = attach('dead', '1\n')
+    assert.equal('tycho: dead does not train any more: its process has ended and left the socket behind; resume=dead goes on\n', out)
+    assert.equal(1, status)
+    says((attach('daed', '1\n')), 'did you mean ./dead?')
+    -- a resumed run takes the socket over
+    p = train(main, 'run_dir=dead resume=dead')
+    wait_for(function() return select(2, attach('dead', '1 + 1\n')) == 0 end)
+    stop(p)
+  end)
+  it('costs a training nothing that can be measured', function()
+    lfs.mkdir(folder .. '/listening')
+    local listener = require('tycho.io.socket').listen(folder .. '/listening', 'control')
+    local start = lib.cpu.ty_now()
+    for _ = 1, 1e4 do assert(listener:accept() == nil) end
+    local each = (lib.cpu.ty_now() - start) / 1e4
+    listener:close()
+    assert(each < 2e-5, each)
+  end)
+end)
+
+describe('break_on_nan=true', function()
+  setup(function()
+    lfs.mkdir(folder)
+    local out, status = shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
+    assert(status == 0, out)
+  end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+  it('stops a training at the op and the line, and changes no number of one that goes well', function()
+    write('sick.lua', ([[
+local training = require 'experiments.contextssl.training'
+local losses, calls = training.policies.losses, 0
+function training.policies.losses(...)
+  local loss, out = losses(...)
+  calls = calls + 1
+  if calls == 5 then loss = (loss - loss - 1):log() end
+  return loss, out
+end
+dofile(%q)]]):format(main))
+    local few = small:gsub('epochs=%d+', 'epochs=4 warmup_epochs=1')
+    local out, status = shell(('OMP_NUM_THREADS=1 %s/tycho sick.lua %s run_dir=sick break_on_nan=true'):format(root, few))
+    says(out, 'sick.lua:6: break_on_nan: log made 1 NaN of 1 numbers', 'its inputs are finite')
+    assert.equal(1, status)
+    says(read 'sick/train.log', 'break_on_nan: log made')
+    for _, value in ipairs { 'true', 'false' } do
+      out, status = shell(('OMP_NUM_THREADS=1 %s/tycho %s %s run_dir=well_%s break_on_nan=%s'):format(root, main, few, value, value))
+      assert(status == 0, out)
+    end
+    assert.equal(read 'well_true/metrics.jsonl', read 'well_false/metrics.jsonl')
+  end)
+end)
