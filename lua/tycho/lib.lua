@@ -255,8 +255,8 @@ local function take_slot(block, bytes, owner)
   return s
 end
 
--- Set by the prompt: a function that says where a large storage is made.
-M.find_site = nil
+-- Set by the prompt: a function that says where a large storage is made, or false.
+M.find_site = false
 local LARGE = 2^16
 
 -- A new storage of bytes, uninitialised.

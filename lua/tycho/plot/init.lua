@@ -1,8 +1,10 @@
--- Line charts as SVG and PNG: what may be asked for, and whether it can be drawn. layout.lua turns a chart into marks; svg.lua and raster.lua
--- draw them. No other kinds of charts, no logarithmic axes.
+-- Line charts, histograms and images as text, SVG and PNG: what may be asked for, and whether it can be drawn. layout.lua turns a chart into marks;
+-- svg.lua and raster.lua draw them, text.lua draws charts in a terminal, picture.lua images. No logarithmic axes.
 --
+--   plot(y), plot(x, y), plot(x, {name = y, ...}): lists or tensors with one dim; prints in the terminal, has :svg and :png
+--   plot.hist(x, bins), plot.imshow(image or batch), plot.grid(images, columns)
 --   plot.lines{title=, xlabel=, ylabel=, xlim={low, high}, ylim={low, high}, x_ticks={positions={}, labels={}},
---              series={{name=, x={}, y={}, yerr={}}, ...}, hlines={{y=, name=}, ...}}:svg(path), :png(path [, scale])
+--              series={{name=, x={}, y={}, yerr={}, dots=false to have none}, ...}, hlines={{y=, name=}, ...}}:svg(path), :png(path [, scale])
 --   plot.panels{chart or its options, ...}: side by side
 -- Only series with x and y must be given. A NaN leaves a gap in its line; what lies beyond xlim or ylim is cut off at the frame; yerr are the
 -- half lengths of error bars.
@@ -79,4 +81,90 @@ function Figure:png(path, scale)
   require('tycho.plot.raster')(self, path, scale)
 end
 
-return M
+-- In a terminal. options: {columns, rows, colors, plain}, the terminal's own by default.
+function Figure:text(options)
+  local terminal = require 'tycho.repl.terminal'
+  local columns, rows = terminal.size()
+  local defaults = { columns = math.min(columns - 1, 100), rows = math.max(4, math.min(16, rows - 8)), colors = terminal.has_colors(1),
+    plain = os.getenv('TERM') == 'dumb' }
+  return require('tycho.plot.text')(self, setmetatable(options or {}, { __index = defaults }))
+end
+function Figure:__tostring() return self:text() end
+
+-- ---- from data ----
+
+-- A list of numbers from a list or a tensor with one dim.
+local function numbers(values, what)
+  local tensor = require 'tycho.tensor'
+  if tensor.is_tensor(values) then
+    if values.ndim ~= 1 then fail('%s must have one dim, got shape %s', what, tensor.shape_text(values)) end
+    return values:tolist()
+  end
+  if type(values) ~= 'table' then fail('%s must be a list or a tensor, got %s', what, type(values)) end
+  return values
+end
+
+local function is_named(values)
+  return type(values) == 'table' and not require('tycho.tensor').is_tensor(values) and type((next(values))) == 'string'
+end
+
+local function plot(x, y, options)
+  if y == nil then
+    y = x
+    x = nil
+  end
+  local series = {}
+  local function add(name, values)
+    values = numbers(values, name and ("'%s'"):format(name) or 'y')
+    local at = x and numbers(x, 'x') or {}
+    for i = 1, x and 0 or #values do at[i] = i - 1 end
+    series[#series + 1] = { name = name, x = at, y = values, dots = false }
+  end
+  if is_named(y) then
+    local names = {}
+    for name in pairs(y) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do add(name, y[name]) end
+  else
+    add(nil, y)
+  end
+  local chart = { series = series }
+  for key, value in pairs(options or {}) do chart[key] = value end
+  return M.lines(chart)
+end
+
+-- How many numbers of x (any shape) lie in each of `bins` equal parts of their range; NaN and infinities are left out, and said in the title.
+function M.hist(x, bins)
+  local tensor = require 'tycho.tensor'
+  local values = tensor.is_tensor(x) and x:contiguous():reshape({ -1 }):tolist() or numbers(x, 'hist: x')
+  local low, high, count = math.huge, -math.huge, 0
+  for _, v in ipairs(values) do
+    if is_number(v) then low, high, count = math.min(low, v), math.max(high, v), count + 1 end
+  end
+  if count == 0 then fail('hist: there is nothing to count (%s)', #values == 0 and 'it is empty' or 'no number is finite') end
+  if low == high then low, high = low - 0.5, high + 0.5 end
+  bins = bins or math.max(5, math.min(60, math.ceil(math.sqrt(count))))
+  local counts = {}
+  for i = 1, bins do counts[i] = 0 end
+  for _, v in ipairs(values) do
+    if is_number(v) then
+      local i = math.min(bins, math.floor((v - low) / (high - low) * bins) + 1)
+      counts[i] = counts[i] + 1
+    end
+  end
+  local xs, ys, most = { low }, { 0 }, 0
+  for i = 1, bins do
+    most = math.max(most, counts[i])
+    for _, edge in ipairs { i - 1, i } do
+      xs[#xs + 1], ys[#ys + 1] = low + (high - low) * edge / bins, counts[i]
+    end
+  end
+  xs[#xs + 1], ys[#ys + 1] = high, 0
+  return M.lines { title = ('%d numbers%s'):format(count, #values > count and (', %d not finite left out'):format(#values - count) or ''),
+    ylim = { 0, most * 1.05 }, series = { { x = xs, y = ys, dots = false } } }
+end
+
+function M.imshow(...) return require('tycho.plot.picture').imshow(...) end
+function M.grid(...) return require('tycho.plot.picture').grid(...) end
+
+return setmetatable(M, { __call = function(_, ...) return plot(...) end })

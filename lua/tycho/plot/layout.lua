@@ -39,6 +39,8 @@ local function label_of(value, step)
   return (('%%.%df'):format(digits):format(value):gsub('^%-(0[.0]*)$', '%1'))
 end
 
+M.label = label_of
+
 -- Sans-serif text is at most about this wide; what an SVG viewer's font really takes is not known here.
 local function text_width(text, size)
   local _, characters = text:gsub('[^\128-\191]', '')
@@ -76,6 +78,10 @@ local function limits_of(options, key, share)
   return low - margin, high + margin
 end
 
+local MARGIN = { x = 0.04, y = 0.05 } -- share of the data's extent on each side
+-- Lowest and highest value of an axis ('x' or 'y') of a chart.
+function M.limits(options, key) return limits_of(options, key, MARGIN[key]) end
+
 -- Lines one pixel wide are sharp halfway between whole coordinates.
 local function sharp(v) return math.floor(v) + 0.5 end
 
@@ -96,7 +102,7 @@ local function clip(p, q, frame)
   return at(first), at(last)
 end
 
-local function has_dots(series) return #series.x < MANY end
+local function has_dots(series) return series.dots ~= false and #series.x < MANY end
 
 -- Adds the visible stretches of a series' line, its error bars and its dots.
 local function add_series(add, series, color, frame)
@@ -147,8 +153,8 @@ end
 
 -- Adds the marks of one chart whose panel begins at x = offset; returns the height that it needs.
 local function add_panel(add, options, offset)
-  local x_low, x_high = limits_of(options, 'x', 0.04)
-  local y_low, y_high = limits_of(options, 'y', 0.05)
+  local x_low, x_high = M.limits(options, 'x')
+  local y_low, y_high = M.limits(options, 'y')
   local y_ticks, y_step = M.ticks(y_low, y_high, 7)
   local label_room = 0
   for _, y in ipairs(y_ticks) do label_room = math.max(label_room, text_width(label_of(y, y_step), 12)) end

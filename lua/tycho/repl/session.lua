@@ -10,6 +10,10 @@ local trace = require 'tycho.repl.trace'
 local KEPT = 100 -- results in Out
 local LARGE = 16 * 2^20 -- bytes of a tensor that Out does not keep alive
 
+-- Functions that every prompt has.
+local given = { plot = function(...) return require 'tycho.plot'(...) end }
+for _, name in ipairs { 'hist', 'imshow', 'grid' } do given[name] = function(...) return require('tycho.plot')[name](...) end end
+
 local Session = {}
 Session.__index = Session
 
@@ -79,7 +83,7 @@ end
 function Session:variables()
   local out, meta = {}, getmetatable(self.environment)
   for name, value in pairs(self.environment) do
-    if type(name) == 'string' and name ~= '_' and name ~= 'Out' then out[name] = value end
+    if type(name) == 'string' and name ~= '_' and name ~= 'Out' and value ~= given[name] then out[name] = value end
   end
   for _, name in ipairs(meta.names and meta.names() or {}) do out[name] = self.environment[name] end
   return out
@@ -111,5 +115,8 @@ return setmetatable(M, { __call = function(_, options)
   local self = setmetatable({ count = 0, inputs = {}, large = large, out = setmetatable({}, { __index = large }), write = options.write,
     environment = options.environment or evaluate.environment(), columns = options.columns or terminal.size }, Session)
   rawset(self.environment, 'Out', self.out)
+  for name, fn in pairs(given) do
+    if rawget(self.environment, name) == nil then rawset(self.environment, name, fn) end
+  end
   return self
 end })

@@ -100,7 +100,7 @@ local function leave(self, why)
   self.connection:close()
   self.connection, self.back_at = nil, nil
   interrupt.release()
-  lib.find_site = nil
+  lib.find_site = false
   self.loop:say(('step %d: %s'):format(self.loop.iteration, why))
 end
 

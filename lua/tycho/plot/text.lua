@@ -1,0 +1,100 @@
+-- Draws a figure's charts as text for a terminal: lines as braille dots, or as stars where a terminal has nothing else.
+local layout = require 'tycho.plot.layout'
+
+local floor, max, min, abs = math.floor, math.max, math.min, math.abs
+local COLORS = { '34', '31', '32', '35', '33', '36' }
+-- Bits of the dots of a braille character, by column and row.
+local BITS = { [0] = { [0] = 1, 2, 4, 64 }, { [0] = 8, 16, 32, 128 } }
+
+local Canvas = {}
+Canvas.__index = Canvas
+
+local function new_canvas(columns, rows)
+  return setmetatable({ columns = columns, rows = rows, width = 2 * columns, height = 4 * rows, bits = {}, owner = {} }, Canvas)
+end
+function Canvas:dot(x, y, owner)
+  if x < 0 or y < 0 or x >= self.width or y >= self.height then return end
+  local cell = floor(y / 4) * self.columns + floor(x / 2)
+  self.bits[cell] = bit.bor(self.bits[cell] or 0, BITS[x % 2][y % 4])
+  self.owner[cell] = owner
+end
+function Canvas:line(x1, y1, x2, y2, owner)
+  local steps = max(1, abs(x2 - x1), abs(y2 - y1))
+  for i = 0, steps do self:dot(floor(x1 + (x2 - x1) * i / steps + 0.5), floor(y1 + (y2 - y1) * i / steps + 0.5), owner) end
+end
+
+local function paint(text, owner, options)
+  return options.colors and ('\27[%sm%s\27[0m'):format(COLORS[(owner - 1) % #COLORS + 1], text) or text
+end
+
+local function braille(bits) return string.char(0xe2, 0xa0 + floor(bits / 64), 0x80 + bits % 64) end
+
+function Canvas:row(row, options)
+  local out = {}
+  for column = 0, self.columns - 1 do
+    local cell = row * self.columns + column
+    local bits = self.bits[cell]
+    local text = not bits and ' ' or options.plain and '*' or braille(bits)
+    out[#out + 1] = bits and paint(text, self.owner[cell], options) or text
+  end
+  return (table.concat(out):gsub(' +$', ''))
+end
+
+local function clip(text, room) return #text > room and text:sub(1, max(room, 0)) or text end
+
+-- The lines of one chart.
+local function chart_lines(chart, options)
+  local x_low, x_high = layout.limits(chart, 'x')
+  local y_low, y_high = layout.limits(chart, 'y')
+  local _, y_step = layout.ticks(y_low, y_high, 4)
+  local labels = { [0] = layout.label(y_high, y_step / 10), [floor((options.rows - 1) / 2)] = layout.label((y_low + y_high) / 2, y_step / 10),
+    [options.rows - 1] = layout.label(y_low, y_step / 10) }
+  local room = 0
+  for _, label in pairs(labels) do room = max(room, #label) end
+  room = min(room, floor(options.columns / 3))
+  local canvas = new_canvas(max(options.columns - room - 2, 4), options.rows)
+  local function place(x, y)
+    return floor((x - x_low) / (x_high - x_low) * (canvas.width - 1) + 0.5), floor((y_high - y) / (y_high - y_low) * (canvas.height - 1) + 0.5)
+  end
+  for i, series in ipairs(chart.series) do
+    local px, py
+    for k = 1, #series.x do
+      local x, y
+      if layout.is_number(series.x[k]) and layout.is_number(series.y[k]) then
+        x, y = place(series.x[k], series.y[k])
+        canvas:line(px or x, py or y, x, y, i)
+      end
+      px, py = x, y
+    end
+  end
+  local lines = {}
+  if chart.title then lines[1] = clip((' '):rep(room + 2) .. chart.title, options.columns) end
+  for row = 0, options.rows - 1 do
+    local label = clip(labels[row] or '', room)
+    lines[#lines + 1] = (' '):rep(room - #label) .. label .. (options.plain and '|' or '\226\148\130') .. canvas:row(row, options)
+  end
+  local _, x_step = layout.ticks(x_low, x_high, 4)
+  local left, right = layout.label(x_low, x_step / 10), layout.label(x_high, x_step / 10)
+  local middle = chart.xlabel or ''
+  local gap = canvas.columns - #left - #right - #middle
+  if gap < 2 then middle, gap = '', canvas.columns - #left - #right end
+  local axis = left .. (' '):rep(floor(gap / 2)) .. middle .. (' '):rep(gap - floor(gap / 2)) .. right
+  lines[#lines + 1] = clip((' '):rep(room + 1) .. axis, options.columns)
+  for i, series in ipairs(chart.series) do
+    if series.name then
+      local mark = options.plain and '*' or '\226\160\146'
+      local name = clip(series.name, options.columns - room - 4)
+      lines[#lines + 1] = ('%s%s %s'):format((' '):rep(room + 1), paint(mark, i, options), name)
+    end
+  end
+  return lines
+end
+
+-- options: {columns, rows (of a chart's frame), colors, plain (ASCII alone)}.
+return function(figure, options)
+  local lines = {}
+  for _, chart in ipairs(figure.charts) do
+    for _, line in ipairs(chart_lines(chart, options)) do lines[#lines + 1] = line end
+  end
+  return table.concat(lines, '\n')
+end
