@@ -13,10 +13,10 @@ local function prompt(options)
   p:expect '1> '
   return p
 end
--- Types keys; returns what came until the prompt of line n stands there again.
+-- Types keys; returns what came until the prompt of line n stands there anew.
 local function type_in(p, keys, n)
   p:send(keys)
-  return p:expect(('\r\27[J%d> '):format(n))
+  return p:expect(('\27[?2004h\r\27[J%d> '):format(n))
 end
 local function finish(p)
   p:send '\3\4'
@@ -65,6 +65,9 @@ describe('the editor', function()
     local out = type_in(p, '\27[200~local a = 4\r\nlocal b = nothing\rprint(a * 5)\r\27[201~\r', 2)
     assert.truthy(out:find('\n20\r', 1, true), out)
     finish(p)
+    local file = io.open(history_file(), 'rb')
+    assert.truthy(file:read('*a'):find('local a = 4\\nlocal b = nothing\\nprint(a * 5)', 1, true))
+    file:close()
   end)
   it('keeps a history for each project, searches it, and survives a damaged one', function()
     local p = prompt()
@@ -83,8 +86,10 @@ describe('the editor', function()
     p:send '\18no such thing'
     p:expect 'nothing found; search: no such thing'
     type_in(p, '\3', 4)
-    local all = finish(p)
-    assert.falsy(all:find('escape', 1, true))
+    p:send '\18escape'
+    p:expect 'nothing found; search: escape' -- a line with control characters, which nobody typed
+    type_in(p, '\3', 4)
+    finish(p)
     os.remove(path)
     os.execute('mkdir ' .. path:gsub('%%', '\\%%')) -- a history that cannot be read
     p = prompt()
@@ -125,6 +130,9 @@ describe('the editor', function()
     assert.truthy(out:find('\n42\r', 1, true), out)
     p:send 'tycho.ones{2}:s\t'
     p:expect('more', 2)
+    type_in(p, '\3', 2)
+    p:send 'tycho.conv2d('
+    p:expect('conv2d(x, w, stride', 2)
     type_in(p, '\3', 2)
     type_in(p, '{ alpha = 1, beta = 2, gamma = 3 }\r', 3)
     local drawn = p.all:match('^.-\n(.*)$') -- without the greeting
@@ -185,6 +193,16 @@ describe('Ctrl-C', function()
     assert.truthy(type_in(p, 'jit.status()\r', n + 2):find('true', 1, true))
     finish(p)
   end)
+  it('between two lines ends nothing', function()
+    local p = prompt()
+    for n = 2, 8 do
+      p:send '1\r'
+      require('ffi').C.kill(p.process, 2)
+      p:expect(('\27[?2004h\r\27[J%d> '):format(n))
+    end
+    assert.truthy(type_in(p, 'jit.status()\r', 9):find('true', 1, true))
+    finish(p)
+  end)
   it('ends a program that counts interrupts at the second one, though it has read the first', function()
     local p = pty.start(('cd %s && exec ./tycho -e %q'):format(root, [[local lib = tycho.lib lib.on_interrupt 'flag' print 'ready'
       while not lib.interrupted() do end print 'read' while true do end]]))
@@ -192,6 +210,6 @@ describe('Ctrl-C', function()
     p:send '\3'
     p:expect 'read'
     p:send '\3'
-    assert.equal(130, (p:finish(2)))
+    assert.equal(130, (p:finish()))
   end)
 end)

@@ -100,6 +100,8 @@ describe('an image', function()
     local text = plot.imshow(x):text { columns = 2, colors = true }
     assert.equal('\27[38;2;255;0;0;48;2;0;0;255m\226\150\128\27[38;2;0;255;0;48;2;255;255;255m\226\150\128\27[0m', text)
     assert.equal(' @', plot.imshow(tycho.tensor { { 0, 1 }, { 0, 1 } }):text { columns = 2, colors = false })
+    local checks = tycho.tensor({ { 0, 0, 0, 0 }, { 145, 255, 145, 255 }, { 0, 0, 0, 0 }, { 145, 255, 145, 255 } }, 'u8')
+    assert.equal('\27[38;2;100;100;100;48;2;100;100;100m\226\150\128', plot.imshow(checks):text({ columns = 2, colors = true }):match('^.-\128'))
     assert.equal(10, #lines_of(plot.imshow(tycho.ones { 200, 200 }):text { columns = 20, colors = false })) -- shrunk to fit
   end)
   it('and a grid of images become files', function()

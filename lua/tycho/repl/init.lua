@@ -48,6 +48,7 @@ end
 -- Reads and runs until the input ends or a command says that it is enough. Returns whether all went well.
 function M.run(session)
   local is_interactive = terminal.is_interactive()
+  local mode = is_interactive and lib.on_interrupt('raise') -- Ctrl-C between two lines ends nothing
   local read = is_interactive and editor_reader(session) or line_reader(session, terminal.has_person())
   local all_well = true
   while not session.is_over do
@@ -56,6 +57,7 @@ function M.run(session)
     if session.before then session.before() end
     if text and not session:run(text) then all_well = false end
   end
+  if is_interactive then lib.on_interrupt(mode or nil) end
   return all_well
 end
 

@@ -14,7 +14,7 @@ local INSTRUCTIONS = 1000 -- between two calls of the hook
 
 local M = {}
 
-local asked, listening = false, false
+local asked, listening, is_running = false, false, false
 
 -- Where an op has raised the error already, nothing is left to do.
 local function hook()
@@ -24,6 +24,7 @@ local function hook()
 end
 
 local function stop()
+  if not is_running then return end
   asked = true
   jit.off()
   jit.flush()
@@ -47,6 +48,7 @@ function M.release()
 end
 
 local function finish(compiles, mode, hook_before, mask, count, ...)
+  is_running = false
   debug.sethook(hook_before, mask, count)
   lib.on_interrupt(mode)
   if compiles then jit.on() end
@@ -58,7 +60,7 @@ function M.call(fn, ...)
   if not listening then listen() end
   local compiles = jit.status()
   local hook_before, mask, count = debug.gethook()
-  asked = false
+  asked, is_running = false, true
   lib.interrupted()
   local mode = lib.on_interrupt('raise')
   debug.sethook(hook, '', INSTRUCTIONS)

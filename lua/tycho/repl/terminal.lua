@@ -17,7 +17,7 @@ local C = ffi.C
 local ICANON, ECHO, ISIG, IEXTEN, IXON, ICRNL = 2, 8, 1, 0x8000, 0x400, 0x100
 local VMIN, VTIME, NOW = 6, 5, 0
 local TIOCGWINSZ = 0x5413
-local POLLIN = 1
+local POLLIN, EINTR = 1, 4
 local SIGTSTP = 20
 local PASTE_ON, PASTE_OFF = '\27[?2004h', '\27[?2004l'
 
@@ -101,7 +101,11 @@ local byte, poll = ffi.new('uint8_t[1]'), ffi.new('tycho_pollfd[1]', { { fd = 0,
 -- Whether a byte arrives within so many milliseconds.
 function M.is_pending(milliseconds) return C.poll(poll, 1, milliseconds) > 0 end
 
-local function read_byte() return C.read(0, byte, 1) == 1 and byte[0] or nil end
+local function read_byte()
+  local n
+  repeat n = C.read(0, byte, 1) until n >= 0 or ffi.errno() ~= EINTR
+  return n == 1 and byte[0] or nil
+end
 
 -- Names of the keys that arrive as escape sequences, and of control characters.
 local sequences = { ['[A'] = 'up', ['[B'] = 'down', ['[C'] = 'right', ['[D'] = 'left', ['[H'] = 'home', ['[F'] = 'end', ['OA'] = 'up',
