@@ -1,7 +1,6 @@
 -- The whole method in ten minutes on a CPU: renders toy3d, trains ContextSSL, and shows what a context does to the representation.
 --   ./tycho experiments/demo.lua key=value ...       settings and their meaning: experiments/demo.yml
 local lfs = require 'lfs'
-local data = require 'experiments.contextssl.data'
 local embeddings = require 'experiments.contextssl.embeddings'
 local evaluation = require 'experiments.contextssl.evaluation'
 local pair_probes = require 'experiments.contextssl.pair_probes'
@@ -21,7 +20,7 @@ if not lfs.attributes(config.data_dir) then
   toy3d.render { out = config.data_dir, objects = config.toy_objects, val_objects = config.toy_val_objects, views = config.toy_views,
     size = config.resolution, classes = config.classes, seed = config.toy_seed }
 end
-local train, val = data.of(config, 'train'), data.of(config, 'val')
+local train, val = training.policies.data(config, 'train'), training.policies.data(config, 'val')
 
 -- training
 local model, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
