@@ -3,6 +3,7 @@
 --   arguments.txt, versions.json, scripts/    see tycho.train.provenance
 --   metrics.jsonl    one object for every row of metrics; metrics.csv: the same as a table
 --   train.log        what was said, with the time of day; nothing else here depends on a clock
+--   status.json      how the training ended: finished, stopped or failed
 --   lock             held by the process that trains it
 local lfs = require 'lfs'
 local csv = require 'tycho.io.csv'
