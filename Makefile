@@ -1,6 +1,7 @@
 # make            builds build/libtycho-LEVEL.so for each level, build/libtycho64.so and ./tycho
 # make deps       installs the Debian packages below that are missing
 # make demo       deps, build, render toy3d, train, evaluate
+# make ablations  deps, build, the ablations of experiments/ablations on small toy data: some minutes; ARGS="seeds=5 epochs=160" changes them
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
@@ -42,7 +43,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo test parity bench lint clean
+.PHONY: all deps demo ablations test parity bench lint clean
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -57,6 +58,10 @@ deps:
 demo: deps
 	@$(MAKE) --no-print-directory all
 	./tycho experiments/demo.lua
+
+ablations: deps
+	@$(MAKE) --no-print-directory all
+	@for file in experiments/ablations/*.lua; do ./tycho $$file $(ARGS) || exit 1; done
 
 test: deps
 	@$(MAKE) --no-print-directory all

@@ -8,7 +8,6 @@ local readout = require 'experiments.contextssl.readout'
 local report = require 'experiments.contextssl.report'
 local settings = require 'experiments.contextssl.settings'
 local toy3d = require 'experiments.contextssl.toy3d'
-local monitor = require 'experiments.contextssl.monitor'
 local training = require 'experiments.contextssl.training'
 
 -- settings
@@ -23,7 +22,7 @@ end
 local train, val = training.policies.data(config, 'train'), training.policies.data(config, 'val')
 
 -- training
-local model, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
+local model, run, finished = training.run(config, train, { name = config.name, monitor = training.policies.monitor(train, val, config) })
 if not finished then os.exit(130) end
 
 -- evaluation

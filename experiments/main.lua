@@ -2,7 +2,6 @@
 --   ./tycho experiments/main.lua data_dir=DIR key=value ...        every key: ./tycho experiments/main.lua --help
 -- To change a part of the method, replace its policy in a script of your own: experiments/contextssl/policies.lua.
 local config_file = require 'tycho.config'
-local monitor = require 'experiments.contextssl.monitor'
 local policies = require 'experiments.contextssl.policies'
 local settings = require 'experiments.contextssl.settings'
 local training = require 'experiments.contextssl.training'
@@ -17,6 +16,6 @@ local train, val = policies.data(config, 'train'), policies.data(config, 'val')
 print(('%d objects, %d views each, %d classes'):format(train:size(), train.views, train.classes))
 
 -- training
-local _, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
+local _, run, finished = training.run(config, train, { name = config.name, monitor = policies.monitor(train, val, config) })
 if not finished then os.exit(130) end
 print('run: ' .. run.path)

@@ -132,7 +132,8 @@ describe('the jobs of a sweep', function()
     for message, list in pairs {
       ['zip: b is not varied'] = { 'a=1,2', 'b=3', 'zip=a,b' }, ['a has 2 values and b has 3'] = { 'a=1,2', 'b=1,2,3', 'zip=a,b' },
       ["did you mean 'momentum'?"] = { 'a=1,2', 'momentum=1,2', 'zip=a,momentun' }, ['say how many points, sample=N'] = { 'a=interval(0,1)' },
-      ['seeds must be a whole number >= 1'] = { 'seeds=0' }, ['jobs must be a whole number >= 1'] = { 'jobs=x' }, ['varied twice'] = { 'a=1,2', 'a=3,4' },
+      ['seeds must be a whole number >= 1'] = { 'seeds=0' }, ['jobs must be a whole number >= 1'] = { 'jobs=x' },
+      ['varied twice'] = { 'a=1,2', 'a=3,4' },
       ['leave out one of them'] = { 'seeds=2', 'seed=1,2' },
       ['more than 10000'] = { 'a=1:2000', 'b=1:2000' },
     } do

@@ -14,6 +14,7 @@ local context_mask = require 'experiments.contextssl.context_mask'
 local data = require 'experiments.contextssl.data'
 local environments = require 'experiments.contextssl.environments'
 local models = require 'experiments.contextssl.model'
+local monitor = require 'experiments.contextssl.monitor'
 local objective = require 'experiments.contextssl.objective'
 
 local M = {}
@@ -52,6 +53,9 @@ M.losses = objective.losses
 
 -- Adds what is logged of a step to the meters: (meters, out, batch, environment, config).
 M.measure = objective.measure
+
+-- What is looked at every log_interval epochs: a function(model, probe) that returns numbers to log, by name; nil when it was interrupted.
+function M.monitor(train, val, config) return monitor.new(train, val, config) end
 
 local names = {}
 for name in pairs(M) do names[#names + 1] = name end

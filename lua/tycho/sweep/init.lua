@@ -13,6 +13,7 @@
 -- Its folder: jobs.json (arguments and outcome of each job), a run's directory and NAME.log for each job, jobs.csv, and table.txt, .csv, .md, .tex.
 local csv = require 'tycho.io.csv'
 local file = require 'tycho.io.file'
+local hash = require 'tycho.hash'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local node = require 'tycho.config.node'
@@ -52,10 +53,15 @@ local function recall(self)
   if known.script ~= self.script then
     error(('sweep_dir=%s holds a sweep of %s; choose another folder for one of %s'):format(self.folder, tostring(known.script), self.script), 0)
   end
+  local changed
   for _, job in ipairs(self.jobs) do
     local before = known.jobs[job.name]
-    if before and before.status == 'finished' and same(before.arguments, job.arguments) then job.status = 'finished' end
+    if before and before.status == 'finished' and same(before.arguments, job.arguments) then
+      job.status = 'finished'
+      if known.text ~= self.text then changed = true end
+    end
   end
+  if changed then say('%s has another text than when its finished jobs ran; remove %s to run them anew', self.script, self.folder) end
 end
 
 -- Raises what is wrong with the settings of any job. check(arguments) [opt] raises the sentence about one.
@@ -155,7 +161,7 @@ end
 -- (tycho.table, over seeds), folder, is_complete}.
 local function execute(plan)
   local self = { script = plan.script, folder = folder_of(plan), jobs = plans.jobs(plan), metrics = plan.metrics or {},
-    fail_fast = plan.fail_fast, ended = 0 }
+    fail_fast = plan.fail_fast, ended = 0, text = hash(read.text(plan.script) or '') }
   recall(self)
   refuse_bad(self, plan.check)
   self.pending = #self.jobs - count(self.jobs, 'finished')
@@ -208,10 +214,13 @@ function M.run(options)
   for _, key in ipairs(names) do
     local values = options.vary[key]
     if type(values) == 'table' then
-      local texts = {}
-      for i, value in ipairs(values) do texts[i] = node.inline(node.from(value)):gsub(', ', ',') end
+      local shown, texts = {}, {}
+      for i, value in ipairs(values) do
+        texts[i] = node.inline(node.from(value)):gsub(', ', ',')
+        shown[i] = type(value) == 'string' and value or texts[i]
+      end
       if #texts == 0 then error(('sweep: vary.%s has no values'):format(key), 0) end
-      plan.axes[#plan.axes + 1] = { key = key, values = texts }
+      plan.axes[#plan.axes + 1] = { key = key, values = shown, texts = texts }
     else
       table.insert(plan.axes, plans.read({ ('%s=%s'):format(key, values) }).axes[1])
     end

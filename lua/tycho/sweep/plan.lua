@@ -33,7 +33,8 @@ function M.is_asked(arguments)
   return false
 end
 
--- Parts arguments into the sweep's own options, the axes {key =, values = list or drawn} and what every job gets.
+-- Parts arguments into the sweep's own options, the axes {key =, values = list or drawn, texts = as
+-- arguments where those differ} and what every job gets.
 function M.read(arguments)
   local plan = { axes = {}, fixed = {} }
   for _, argument in ipairs(arguments) do
@@ -93,7 +94,8 @@ end
 local function set(point, group, i, u)
   for _, axis in ipairs(group) do
     local value = axis.values.draw and axis.values.draw(u) or axis.values[i]
-    point[#point + 1] = { key = axis.key, value = value, argument = ('%s%s=%s'):format(axis.prefix or '', axis.key, value) }
+    local text = axis.texts and axis.texts[i] or value
+    point[#point + 1] = { key = axis.key, value = value, argument = ('%s%s=%s'):format(axis.prefix or '', axis.key, text) }
   end
 end
 

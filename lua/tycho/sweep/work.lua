@@ -1,5 +1,6 @@
--- The jobs of a sweep at work: started as places get free, watched, ended in good order. A sweep here is {script, folder, jobs, metrics = names that
--- are said of a finished job, count = jobs at a time, threads = of each, fail_fast, pending = how many are to be done, ended}.
+-- The jobs of a sweep at work: started as places get free, watched, ended in good order. A sweep here is {script, folder, text = hash of the
+-- script's, jobs, metrics = names that are said of a finished job, count = jobs at a time, threads = of each, fail_fast, pending = how many are to
+-- be done, ended}.
 local lfs = require 'lfs'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
@@ -26,7 +27,7 @@ end
 function M.remember(self)
   local jobs = {}
   for _, job in ipairs(self.jobs) do jobs[job.name] = { arguments = job.arguments, status = job.status or 'waiting' } end
-  json.save(self.folder .. '/jobs.json', { script = self.script, jobs = jobs })
+  json.save(self.folder .. '/jobs.json', { script = self.script, text = self.text, jobs = jobs })
 end
 
 local function log_of(self, job) return ('%s/%s.log'):format(self.folder, job.name) end
