@@ -32,10 +32,10 @@ local function make_directories(path)
 end
 M.make_directories = make_directories
 
-local function remove_tree(path)
+function M.remove_tree(path)
   if lfs.symlinkattributes(path, 'mode') == 'directory' then
     for name in lfs.dir(path) do
-      if name ~= '.' and name ~= '..' then remove_tree(path .. '/' .. name) end
+      if name ~= '.' and name ~= '..' then M.remove_tree(path .. '/' .. name) end
     end
   end
   os.remove(path)
@@ -103,7 +103,7 @@ function M.create(out, name, info)
     self:save_provenance()
   end)
   if not ok then
-    remove_tree(path)
+    M.remove_tree(path)
     error(message, 0)
   end
   return self
