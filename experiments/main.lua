@@ -3,6 +3,7 @@
 -- To change a part of the method, replace its policy in a script of your own: experiments/contextssl/policies.lua.
 local config_file = require 'tycho.config'
 local policies = require 'experiments.contextssl.policies'
+local report = require 'tycho.runs.report'
 local settings = require 'experiments.contextssl.settings'
 local training = require 'experiments.contextssl.training'
 
@@ -16,6 +17,10 @@ local train, val = policies.data(config, 'train'), policies.data(config, 'val')
 print(('%d objects, %d views each, %d classes'):format(train:size(), train.views, train.classes))
 
 -- training
-local _, run, finished = training.run(config, train, { name = config.name, monitor = policies.monitor(train, val, config) })
+local model, run, finished = training.run(config, train, { name = config.name, monitor = policies.monitor(train, val, config) })
 if not finished then os.exit(130) end
+
+-- report
+policies.pictures(run, model, train, val, config)
+print('report: ' .. report.write(run.path))
 print('run: ' .. run.path)

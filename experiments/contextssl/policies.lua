@@ -13,6 +13,7 @@ local schedule = require 'tycho.train.schedule'
 local context_mask = require 'experiments.contextssl.context_mask'
 local data = require 'experiments.contextssl.data'
 local environments = require 'experiments.contextssl.environments'
+local gallery = require 'experiments.contextssl.gallery'
 local models = require 'experiments.contextssl.model'
 local monitor = require 'experiments.contextssl.monitor'
 local objective = require 'experiments.contextssl.objective'
@@ -56,6 +57,9 @@ M.measure = objective.measure
 
 -- What is looked at every log_interval epochs: a function(model, probe) that returns numbers to log, by name; nil when it was interrupted.
 function M.monitor(train, val, config) return monitor.new(train, val, config) end
+
+-- Draws pictures of the trained model into the run's directory, for its report.
+function M.pictures(run, model, train, val, config) gallery.draw(run, model, train, val, config) end
 
 local names = {}
 for name in pairs(M) do names[#names + 1] = name end

@@ -1,4 +1,4 @@
--- runs on disk: ls, show, best, diff, plot, table, tag, rm
+-- runs on disk: ls, show, best, diff, plot, table, report, tag, rm
 local nearest = require 'tycho.nearest'
 
 local help = [=[
@@ -8,6 +8,7 @@ usage: ./tycho runs ls [CONDITION ...] [--tag NAME] [--sort KEY [--max]] [--metr
        ./tycho runs diff RUN RUN                      settings and metrics in which they differ
        ./tycho runs plot METRIC [RUN ...]             over the epochs; --file NAME.svg or NAME.png
        ./tycho runs table [CONDITION ...]             mean and deviation over runs of equal settings; --group A,B --metrics A,B
+       ./tycho runs report [RUN ...]                  report.html made anew, for a run that has not ended too
        ./tycho runs tag RUN NAME ...                  --remove takes tags away
        ./tycho runs rm RUN ...                        asks first; --yes does not
 RUN: a path, a name, a part of one, or last. CONDITION: KEY=VALUE, KEY!=VALUE, or with < <= > >=, on a setting, a metric or status.
