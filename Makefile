@@ -5,6 +5,7 @@
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
+# make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
@@ -43,7 +44,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo ablations test parity bench lint clean
+.PHONY: all deps demo ablations test parity bench docs lint clean
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -72,6 +73,9 @@ parity: all
 
 bench: all $(BUILD)/peak
 	@if chrt -f 10 true 2>/dev/null; then first="chrt -f 10"; fi; $$first ./tycho spec/bench/run.lua
+
+docs: all
+	./tycho docs
 
 lint: deps
 	luacheck -q lua experiments spec
