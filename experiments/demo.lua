@@ -8,7 +8,6 @@ local readout = require 'experiments.contextssl.readout'
 local report = require 'experiments.contextssl.report'
 local settings = require 'experiments.contextssl.settings'
 local toy3d = require 'experiments.contextssl.toy3d'
-local run_report = require 'tycho.runs.report'
 local training = require 'experiments.contextssl.training'
 
 -- settings
@@ -64,9 +63,7 @@ local rows = {}
 for _, list in ipairs { read_rows, probed_rows } do
   for _, row in ipairs(list) do rows[#rows + 1] = row end
 end
+training.policies.pictures(run, model, train, val, config)
 report.write(run, { evaluation = 'demo', rows = rows, floor = { readout = read_floor, probes = probed_floor }, seed = config.seed },
   metrics_with(read_floor))
 report.draw(run, 'r2_by_context', report.figure(read_rows, 'read-out', modes, lengths, read_floor.rotation, 'R2, trained read-out'))
-run_report.add_figure(run.path, 'r2_by_context.svg', 'R2 of the trained read-out on held-out objects, by context length')
-training.policies.pictures(run, model, train, val, config)
-print('report: ' .. run_report.write(run.path))

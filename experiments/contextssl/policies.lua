@@ -2,7 +2,7 @@
 --
 --   local policies = require 'experiments.contextssl.policies'
 --   function policies.environment(config, generator) return generator:uniform() < 0.9 and 'rot' or 'color' end
---   function policies.terms.decorrelation(step) return step.prediction:mul(step.prediction):mean() * 0.01 end
+--   function policies.terms.size(step) return step.prediction:square():mean() * 0.01 end
 --   dofile 'experiments/main.lua'
 --
 -- A generator's draws follow from the seed, its purpose and the step. Take randomness from nowhere else: then a resumed run equals an
