@@ -223,6 +223,17 @@ describe('./tycho -m', function()
     local out = shell(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 seeds=2 --dry-run'):format(tiny))
     assert_says(out, 'mask_prob=0.5 seed=1', '4 jobs', 'nothing was started', 'status 0')
     assert.is_nil(lfs.attributes(folder .. '/runs'))
+    out = shell(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 threads=1 --dry-run'):format(tiny))
+    assert_says(out, ('%d at a time with'):format(math.min(2, tycho.threads())))
+  end)
+
+  it('says when its own list of jobs is damaged', function()
+    lfs.mkdir(folder .. '/damaged')
+    for _, text in ipairs { '{"script":', '[]', '{"script":"experiments/main.lua"}' } do
+      write('damaged/jobs.json', text)
+      assert_says(shell(('./tycho -m experiments/main.lua %s mask_prob=0,0.5 sweep_dir=%s/damaged'):format(tiny, folder)),
+        'jobs.json is damaged; remove it', 'status 1')
+    end
   end)
 
   it('trains, is stopped, and goes on to the numbers of an uninterrupted sweep', function()

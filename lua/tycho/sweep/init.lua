@@ -49,7 +49,10 @@ end
 local function recall(self)
   local text = read.text(self.folder .. '/jobs.json')
   if not text then return end
-  local known = json.decode(text, self.folder .. '/jobs.json')
+  local ok, known = pcall(json.decode, text)
+  if not (ok and type(known) == 'table' and type(known.jobs) == 'table') then
+    error(('%s/jobs.json is damaged; remove it: the jobs are taken up again, and those that had finished end at once'):format(self.folder), 0)
+  end
   if known.script ~= self.script then
     error(('sweep_dir=%s holds a sweep of %s; choose another folder for one of %s'):format(self.folder, tostring(known.script), self.script), 0)
   end
@@ -163,9 +166,10 @@ local function execute(plan)
   local self = { script = plan.script, folder = folder_of(plan), jobs = plans.jobs(plan), metrics = plan.metrics or {},
     fail_fast = plan.fail_fast, ended = 0, text = hash(read.text(plan.script) or '') }
   recall(self)
-  refuse_bad(self, plan.check)
   self.pending = #self.jobs - count(self.jobs, 'finished')
+  -- Before the check, which sets this process's threads as the jobs' settings say.
   self.count, self.threads = share_cores(plan, math.max(1, self.pending))
+  refuse_bad(self, plan.check)
   if plan.dry_run then
     show_jobs(self)
     return self

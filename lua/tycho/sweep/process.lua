@@ -15,7 +15,6 @@ int posix_spawnattr_setpgroup(void *attributes, int group);
 int posix_spawnattr_destroy(void *attributes);
 int waitpid(int pid, int *status, int options);
 int kill(int pid, int signal);
-int setenv(const char *name, const char *value, int overwrite);
 int poll(void *files, unsigned long count, int milliseconds);
 extern char **environ;
 ]]
@@ -26,12 +25,29 @@ local SET_GROUP, AT_ONCE, TERMINATE = 2, 1, 15
 
 local M = {}
 
--- Starts command (list of words, the first a path); what it says goes to the end of the file log. environment: name -> value, besides this
+-- A C array of a list of texts, which must outlive it.
+local function pointers(texts)
+  local array = ffi.new('char *[?]', #texts + 1)
+  for i, text in ipairs(texts) do array[i - 1] = ffi.cast('char *', text) end
+  return array
+end
+
+-- NAME=value of this process's environment with some of them changed.
+local function environment_with(changes)
+  local list, i = {}, 0
+  while C.environ[i] ~= nil do
+    local text = ffi.string(C.environ[i])
+    if changes[text:match('^[^=]*')] == nil then list[#list + 1] = text end
+    i = i + 1
+  end
+  for name, value in pairs(changes) do list[#list + 1] = ('%s=%s'):format(name, value) end
+  return list
+end
+
+-- Starts command (list of words, the first a path); what it says goes to the end of the file log. environment: name -> value, over this
 -- process's own. Returns its process id.
 function M.start(command, log, environment)
-  local argv = ffi.new('char *[?]', #command + 1)
-  for i, word in ipairs(command) do argv[i - 1] = ffi.cast('char *', word) end
-  for name, value in pairs(environment) do C.setenv(name, tostring(value), 1) end
+  local variables = environment_with(environment)
   local actions, attributes, pid = ffi.new('tycho_spawn_options'), ffi.new('tycho_spawn_options'), ffi.new('int[1]')
   C.posix_spawn_file_actions_init(actions)
   C.posix_spawn_file_actions_addopen(actions, 0, '/dev/null', READ, 0)
@@ -40,7 +56,7 @@ function M.start(command, log, environment)
   C.posix_spawnattr_init(attributes)
   C.posix_spawnattr_setflags(attributes, SET_GROUP)
   C.posix_spawnattr_setpgroup(attributes, 0)
-  local status = C.posix_spawn(pid, command[1], actions, attributes, argv, C.environ)
+  local status = C.posix_spawn(pid, command[1], actions, attributes, pointers(command), pointers(variables))
   C.posix_spawn_file_actions_destroy(actions)
   C.posix_spawnattr_destroy(attributes)
   if status ~= 0 then error(('cannot start %s: %s'):format(command[1], ffi.string(C.strerror(status))), 0) end
