@@ -1,9 +1,11 @@
 # make            builds build/libtycho-LEVEL.so for each level, build/libtycho64.so and ./tycho
 # make deps       installs the Debian packages below that are missing
 # make demo       deps, build, render toy3d, train, evaluate
+# make ablations  deps, build, the ablations of experiments/ablations on small toy data: some minutes; ARGS="seeds=5 epochs=160" changes them
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
+# make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
@@ -42,7 +44,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo test parity bench lint clean
+.PHONY: all deps demo ablations test parity bench docs lint clean
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -58,6 +60,10 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	./tycho experiments/demo.lua
 
+ablations: deps
+	@$(MAKE) --no-print-directory all
+	@for file in experiments/ablations/*.lua; do ./tycho $$file $(ARGS) || exit 1; done
+
 test: deps
 	@$(MAKE) --no-print-directory all
 	$(TEST_ENV) busted
@@ -67,6 +73,9 @@ parity: all
 
 bench: all $(BUILD)/peak
 	@if chrt -f 10 true 2>/dev/null; then first="chrt -f 10"; fi; $$first ./tycho spec/bench/run.lua
+
+docs: all
+	./tycho docs
 
 lint: deps
 	luacheck -q lua experiments spec

@@ -1,7 +1,6 @@
 -- The whole method in ten minutes on a CPU: renders toy3d, trains ContextSSL, and shows what a context does to the representation.
 --   ./tycho experiments/demo.lua key=value ...       settings and their meaning: experiments/demo.yml
 local lfs = require 'lfs'
-local data = require 'experiments.contextssl.data'
 local embeddings = require 'experiments.contextssl.embeddings'
 local evaluation = require 'experiments.contextssl.evaluation'
 local pair_probes = require 'experiments.contextssl.pair_probes'
@@ -9,7 +8,6 @@ local readout = require 'experiments.contextssl.readout'
 local report = require 'experiments.contextssl.report'
 local settings = require 'experiments.contextssl.settings'
 local toy3d = require 'experiments.contextssl.toy3d'
-local monitor = require 'experiments.contextssl.monitor'
 local training = require 'experiments.contextssl.training'
 
 -- settings
@@ -21,10 +19,10 @@ if not lfs.attributes(config.data_dir) then
   toy3d.render { out = config.data_dir, objects = config.toy_objects, val_objects = config.toy_val_objects, views = config.toy_views,
     size = config.resolution, classes = config.classes, seed = config.toy_seed }
 end
-local train, val = data.of(config, 'train'), data.of(config, 'val')
+local train, val = training.policies.data(config, 'train'), training.policies.data(config, 'val')
 
 -- training
-local model, run, finished = training.run(config, train, { name = config.name, monitor = monitor.new(train, val, config) })
+local model, run, finished = training.run(config, train, { name = config.name, monitor = training.policies.monitor(train, val, config) })
 if not finished then os.exit(130) end
 
 -- evaluation
@@ -65,6 +63,7 @@ local rows = {}
 for _, list in ipairs { read_rows, probed_rows } do
   for _, row in ipairs(list) do rows[#rows + 1] = row end
 end
+training.policies.pictures(run, model, train, val, config)
 report.write(run, { evaluation = 'demo', rows = rows, floor = { readout = read_floor, probes = probed_floor }, seed = config.seed },
   metrics_with(read_floor))
 report.draw(run, 'r2_by_context', report.figure(read_rows, 'read-out', modes, lengths, read_floor.rotation, 'R2, trained read-out'))

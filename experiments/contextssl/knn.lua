@@ -47,21 +47,33 @@ local function vote(row, neighbours, label, classes, t)
   return voted
 end
 
--- Classes of each query in the order of their votes. query (N,D) and bank (M,D) are unit rows, labels int64 (M). A neighbour votes
--- exp(s / t) for its class. Returns a list of N lists of classes with votes, best first.
-function M.predict(query, bank, labels, classes, k, t)
-  local out, heap = {}, {}
-  local m = bank:size(0)
+-- Calls fn(similarities to the bank's rows, positions of the k largest, best first) for each query in turn. query (N,D) and bank (M,D) are unit rows.
+local function each(query, bank, k, fn)
+  local heap, m = {}, bank:size(0)
   for start = 0, query:size(0) - 1, CHUNK do
     local count = math.min(CHUNK, query:size(0) - start)
     tycho.no_grad(tycho.scope, function()
       local similarity = query:narrow(0, start, count):matmul(bank:transpose(0, 1))
       for i = 0, count - 1 do
         local row = similarity:ptr() + i * m
-        out[#out + 1] = vote(row, largest(row, m, math.min(k, m), heap), labels:ptr(), classes, t)
+        fn(row, largest(row, m, math.min(k, m), heap))
       end
     end)
   end
+end
+
+-- Rows of the bank nearest to each query, counted from 0, best first: a list of N lists of k.
+function M.nearest(query, bank, k)
+  local out = {}
+  each(query, bank, k, function(_, nearest) out[#out + 1] = nearest end)
+  return out
+end
+
+-- Classes of each query in the order of their votes. labels int64 (M). A neighbour votes exp(s / t) for its class. Returns a list of N lists of
+-- classes with votes, best first.
+function M.predict(query, bank, labels, classes, k, t)
+  local out = {}
+  each(query, bank, k, function(row, nearest) out[#out + 1] = vote(row, nearest, labels:ptr(), classes, t) end)
   return out
 end
 

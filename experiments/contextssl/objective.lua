@@ -1,4 +1,4 @@
--- The losses of one training step and what is logged of them. Edit M.losses to change the objective.
+-- The loss of one training step, a sum of terms, and what is logged of it. To change a term, replace it in M.terms (policies.lua).
 local tycho = require 'tycho'
 local nt_xent = require 'tycho.loss.nt_xent'
 local environments = require 'experiments.contextssl.environments'
@@ -20,35 +20,56 @@ local function twice(labels)
   return out
 end
 
--- batch: x (2B,3,H,W) interleaved views, r (B,6), latents (B,2,6), y (B). masks: as Predictor. Returns the loss to minimise and a table of
+-- The terms of the loss, added in the order of their names. A term is function(step) that returns a scalar tensor, or nil where it has nothing to
+-- say. step holds the arguments of M.losses by name and what the forward pass gave: feature (2B,E), prediction (2B,P), normalized (of unit length),
+-- target (2B,6, the state of each pair's second view), labels (2B). What a term puts into step besides, M.report may log.
+M.terms = {}
+
+function M.terms.contrastive(step)
+  step.nt_xent = nt_xent(step.prediction, step.config.temperature, { clamp = step.config.nt_xent_clamp })
+  return step.nt_xent
+end
+
+-- The auxiliary predictor reads, from both tokens of a pair, the attributes of view 2 that the environment speaks of.
+function M.terms.equivariance(step)
+  local weight, loss = step.config.weight_equiv_loss, nil
+  step.equiv_logits = step.model.aug_predictor(step.normalized)
+  local function mse(first, count) return step.equiv_logits:narrow(1, first, count):mse(step.target:narrow(1, first, count)) end
+  if environments.has_rotation(step.environment) then
+    step.rotation_loss = mse(0, 4)
+    loss = step.rotation_loss * weight
+  end
+  if environments.has_color(step.environment) then
+    step.color_loss = mse(4, 2)
+    loss = loss and loss + step.color_loss * weight or step.color_loss * weight
+  end
+  return loss
+end
+
+-- The online probes see detached inputs: they learn beside the model and never touch it.
+function M.terms.probes(step)
+  step.logits_feat, step.logits_pred = step.probe(step.feature, step.prediction)
+  step.ce_feat, step.ce_pred = step.logits_feat:cross_entropy(step.labels), step.logits_pred:cross_entropy(step.labels)
+  return step.ce_feat + step.ce_pred
+end
+
+-- batch: x (2B,3,H,W) interleaved views, r (B,6), latents (B,2,6), y (B). masks: as Predictor. Returns the loss to minimise and the step: a table of
 -- tensors (outputs and terms).
 function M.losses(model, probe, batch, environment, masks, config)
-  local r = environments.restrict(batch.r, environment)
-  local feature = model.enc(batch.x)
-  local prediction = model.predictor(feature, r, masks)
-  local normalized = prediction:normalize()
-  local out = { feature = feature, prediction = prediction, normalized = normalized }
-  out.nt_xent = nt_xent(prediction, config.temperature, { clamp = config.nt_xent_clamp })
-  local loss = out.nt_xent
-
-  out.target = M.second_view(batch.latents)
-  out.equiv_logits = model.aug_predictor(normalized)
-  if environments.has_rotation(environment) then
-    out.rotation_loss = out.equiv_logits:narrow(1, 0, 4):mse(out.target:narrow(1, 0, 4))
-    loss = loss + out.rotation_loss * config.weight_equiv_loss
+  local step = { model = model, probe = probe, batch = batch, environment = environment, config = config }
+  step.feature = model.enc(batch.x)
+  step.prediction = model.predictor(step.feature, environments.restrict(batch.r, environment), masks)
+  step.normalized = step.prediction:normalize()
+  step.target, step.labels = M.second_view(batch.latents), twice(batch.y)
+  local names = {}
+  for name in pairs(M.terms) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local term = M.terms[name](step)
+    step.loss = term and (step.loss and step.loss + term or term) or step.loss
   end
-  if environments.has_color(environment) then
-    out.color_loss = out.equiv_logits:narrow(1, 4, 2):mse(out.target:narrow(1, 4, 2))
-    loss = loss + out.color_loss * config.weight_equiv_loss
-  end
-
-  -- The online probes see detached inputs: they learn beside the model and never touch it.
-  out.labels = twice(batch.y)
-  out.logits_feat, out.logits_pred = probe(feature, prediction)
-  out.ce_feat, out.ce_pred = out.logits_feat:cross_entropy(out.labels), out.logits_pred:cross_entropy(out.labels)
-  loss = loss + out.ce_feat + out.ce_pred
-  out.loss = loss
-  return loss, out
+  if not step.loss then error('the loss has no terms: policies.terms is empty, or none of them returned a tensor', 0) end
+  return step.loss, step
 end
 
 -- ---- what is logged ----
@@ -72,15 +93,18 @@ function M.context_scores(out, batch, environment, config)
   end)
 end
 
--- What M.losses returned, as name -> scalar tensor.
+-- What M.losses returned, as name -> scalar tensor; terms that were taken out have no entry.
 function M.report(out)
   return tycho.no_grad(function()
     local positive, negative = metrics.similarities(out.prediction)
     local report = {
-      loss = out.nt_xent, ce_feat = out.ce_feat, ce_pred = out.ce_pred,
-      acc_feat = metrics.accuracy_tensor(out.logits_feat, out.labels), acc_pred = metrics.accuracy_tensor(out.logits_pred, out.labels),
+      loss = out.nt_xent or out.loss, ce_feat = out.ce_feat, ce_pred = out.ce_pred,
       pos_sim = positive, neg_sim = negative, rot_mse = out.rotation_loss, color_mse = out.color_loss,
     }
+    if out.ce_feat then
+      report.acc_feat = metrics.accuracy_tensor(out.logits_feat, out.labels)
+      report.acc_pred = metrics.accuracy_tensor(out.logits_pred, out.labels)
+    end
     if out.rotation_loss then report.rot_r2 = metrics.r2_tensor(columns(out.equiv_logits, ROTATION), columns(out.target, ROTATION)) end
     if out.color_loss then report.color_r2 = metrics.r2_tensor(columns(out.equiv_logits, COLOR), columns(out.target, COLOR)) end
     return report
@@ -88,11 +112,11 @@ function M.report(out)
 end
 
 -- Adds a step to the meters (tycho.train.meters). An average over steps weighs each by its rows, or by its whole sequences for the scores by
--- position; a token without an action has no such scores.
+-- position; a token without an action has no such scores, nor has a loss without the equivariance term.
 function M.measure(meters, out, batch, environment, config)
   meters:add(M.report(out), out.prediction:size(0))
   local sequences = math.floor(out.prediction:size(0) / config.block_size)
-  if config.is_invariant or sequences == 0 then return end
+  if config.is_invariant or sequences == 0 or not out.equiv_logits then return end
   local scores = {}
   for _, score in ipairs(M.context_scores(out, batch, environment, config)) do
     for _, entry in ipairs(score.values) do scores[('%s/c%d'):format(score.name, entry[1])] = entry[2] end

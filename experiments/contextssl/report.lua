@@ -2,6 +2,7 @@
 -- Results are rows: {embedding = 'features', 'z+', 'zr' or 'read-out', mode =, context =, and a value under the key of each metric}; features
 -- have no mode and no context. Metrics are a list of {key =, name =, floor = value of a predictor that knows nothing, or nil}.
 local csv = require 'tycho.io.csv'
+local page = require 'tycho.runs.report'
 local plot = require 'tycho.plot'
 local run_directory = require 'tycho.train.run'
 
@@ -87,19 +88,22 @@ function M.figure(rows, embedding, modes, lengths, floor, ylabel)
   return plot.panels(panels)
 end
 
--- Writes NAME.svg and NAME.png into the run's directory.
+-- Writes NAME.svg and NAME.png into the run's directory, and the first of them into its report.html.
 function M.draw(run, name, figure)
   figure:svg(('%s/%s.svg'):format(run.path, name))
   figure:png(('%s/%s.png'):format(run.path, name))
   print(('plot: %s/%s.svg and .png'):format(run.path, name))
+  page.add_figure(run.path, name .. '.svg', 'R2 on held-out images by context length')
+  page.write(run.path)
 end
 
--- Writes results.json, and results.rows as results.csv.
+-- Writes results.json, results.rows as results.csv, and the run's report.html.
 function M.write(run, results, metrics)
   local columns = { 'embedding', 'split', 'mode', 'context' }
   for _, metric in ipairs(metrics) do columns[#columns + 1] = metric.key end
   run:write('results.csv', csv.encode(columns, results.rows))
   print(('\nresults: %s and results.csv'):format(run:write('results.json', run_directory.encode(results, true) .. '\n')))
+  print('report: ' .. page.write(run.path))
 end
 
 return M

@@ -5,6 +5,7 @@ local tycho = require 'tycho'
 local config_file = require 'tycho.config'
 local check = require 'tycho.config.check'
 local run_directory = require 'tycho.train.run'
+local sweep = require 'tycho.sweep'
 local environments = require 'experiments.contextssl.environments'
 local models = require 'experiments.contextssl.model'
 
@@ -112,9 +113,19 @@ local function compare(before, after, path)
   end
 end
 
+-- What must be true of a job before a sweep starts: its settings, and the data that they name.
+local function check_job(file)
+  return function(arguments)
+    local config = M.load(file, arguments)
+    if config.data_dir ~= nil then config_file.require_path(config, 'data_dir') end
+  end
+end
+
 -- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto that run's own settings stand between them, so that the
 -- run goes on as it began; config.resume is then the run's directory, nil otherwise.
+-- With -m among the arguments they are a sweep's: it is run, and the process ends.
 function M.load(file, arguments)
+  sweep.take(arguments, check_job(file))
   local path = ('%s/experiments/%s'):format(tycho.lib.root, file)
   local config = config_file.load(path, arguments)
   local asked, resume = config.resume, resumed(config)

@@ -1,4 +1,4 @@
--- The training loop. Every policy is a function in M.policies that a script may replace before it calls M.run.
+-- The training loop. Every part of the method is a function of policies.lua that a script may replace before it calls M.run.
 -- Every random draw is a pure function of (seed, purpose, iteration), so a resumed run equals an uninterrupted one.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
@@ -7,35 +7,26 @@ local new_loop = require 'tycho.train.loop'
 local new_meters = require 'tycho.train.meters'
 local pt = require 'tycho.io.pt'
 local run_directory = require 'tycho.train.run'
-local schedule = require 'tycho.train.schedule'
 local models = require 'experiments.contextssl.model'
-local environments = require 'experiments.contextssl.environments'
-local context_mask = require 'experiments.contextssl.context_mask'
-local objective = require 'experiments.contextssl.objective'
+local policies = require 'experiments.contextssl.policies'
 local settings = require 'experiments.contextssl.settings'
 local summary = require 'experiments.contextssl.summary'
 local rng = require 'tycho.rng'
 
-local M = {}
-
-M.policies = {
-  environment = function(config, generator) return environments.sample(config.env_ratio, generator) end,
-  masks = context_mask.training_masks,
-  losses = objective.losses,
-}
+local M = { policies = policies }
 
 -- Independent uses of one seed.
-local ORDER, VIEWS, ENVIRONMENT, MASK, PURPOSES = 1, 2, 3, 4, 16
+local ORDER, VIEWS, ENVIRONMENT, MASK, AUGMENT, PURPOSES = 1, 2, 3, 4, 5, 16
 local function draws(seed, purpose, iteration) return tycho.generator(seed, purpose + PURPOSES * (iteration + 1)) end
 
 -- ---- one step ----
 
 local function build(config, dataset)
   rng.seed(config.seed)
-  local model = models.ContextSSL(config)
+  local model = policies.model(config)
   local features = model.enc.features
   local probe = models.OnlineProbe(features, config.projection_dim, dataset.classes)
-  local optimizer = tycho.optim.Adam(model:parameters(), { weight_decay = config.weight_decay })
+  local optimizer = policies.optimizer(config, model:parameters())
   local probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 })
   return { modules = { model = model, probe = probe }, optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer },
     meters = new_meters() }
@@ -55,14 +46,14 @@ function M.step(parts, batch, environment, masks, config, lr)
   local model, probe = parts.modules.model, parts.modules.probe
   local optimizer, probe_optimizer = parts.optimizers.optimizer, parts.optimizers.probe_optimizer
   tycho.scope(function()
-    local loss, out = M.policies.losses(model, probe, batch, environment, masks, config)
+    local loss, out = policies.losses(model, probe, batch, environment, masks, config)
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
     loss:backward()
     optimizer.lr = lr
     optimizer:step()
     probe_optimizer:step()
-    objective.measure(parts.meters, out, batch, environment, config)
+    policies.measure(parts.meters, out, batch, environment, config)
   end)
 end
 
@@ -99,21 +90,19 @@ local function new_training(config, dataset, parts, run, monitor)
   local model, meters, cache = parts.modules.model, parts.meters, {}
   local loop
 
-  local function lr(iteration)
-    return schedule.warmup_cosine(config.learning_rate * config.batch_size / 256, iteration, config.warmup_epochs * per_epoch, total)
-  end
+  local function lr(iteration) return policies.learning_rate(config, iteration, per_epoch, total) end
 
   local function pairs_of(iteration)
-    return dataset:draw_pairs(objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
+    return policies.pairs(dataset, objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
   end
   local upcoming = {} -- the pairs whose images are read while a step computes, by iteration
 
   local function step(iteration)
     local list = upcoming[iteration] or pairs_of(iteration)
-    local environment = M.policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
+    local environment = policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
     tycho.scope(function()
-      local masks = M.policies.masks(config, draws(config.seed, MASK, iteration))
-      local batch = dataset:batch(list)
+      local masks = policies.masks(config, draws(config.seed, MASK, iteration))
+      local batch = policies.augment(dataset:batch(list), config, draws(config.seed, AUGMENT, iteration))
       upcoming = {}
       if iteration + 1 < total then
         upcoming[iteration + 1] = pairs_of(iteration + 1)

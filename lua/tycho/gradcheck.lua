@@ -1,16 +1,22 @@
 -- gradcheck(fn, inputs, options): compares backward with central differences in double precision.
 -- fn(unpack(inputs)) -> tensor; inputs: f64 tensors (others are passed through as they are). Raises naming the input and the element
 -- where they differ most; returns the largest relative error. options: {step = 1e-6, tolerance = 1e-6}.
+-- gradcheck(record): the same for an op's record (tycho.op) on what its sample draws.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local generator = require 'tycho.generator'
+local op = require 'tycho.op'
 
 local function value(fn, inputs, weights)
   return autograd.no_grad(function() return (fn(unpack(inputs, 1, table.maxn(inputs))) * weights):sum():item() end)
 end
 
 return function(fn, inputs, options)
+  if type(fn) == 'table' and not tensor.is_tensor(fn) then
+    if not fn.sample then lib.raise('gradcheck: the record has no sample = function(generator) that returns arguments') end
+    fn, inputs, options = op.new(fn), { fn.sample(generator(0, 5)) }, inputs
+  end
   options = options or {}
   local step, tolerance = options.step or 1e-6, options.tolerance or 1e-6
   local checked = {}

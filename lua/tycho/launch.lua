@@ -8,6 +8,7 @@ local root = package.loaded['tycho.root']
 
 local usage = [[
 usage: ./tycho FILE.lua [key=value ...]   run a script
+       ./tycho -m FILE.lua key=a,b ...    run it with every combination of the values: a sweep
        ./tycho NAME [argument ...]        run a subcommand
        ./tycho                            the prompt
 options: -e CODE    run code
@@ -137,12 +138,14 @@ local function parse(...)
       table.insert(command.code, given[i])
     elseif option == '-i' then
       command.prompt = true
+    elseif option == '-m' or option == '--multirun' then
+      table.insert(command.arguments, '-m')
     elseif option == '--help' or option == '-h' then
       command.help = true
     elseif option == '--version' or option == '-v' then
       command.version = true
     else
-      error(("unknown option '%s'; options are -e CODE, -i, --help and --version"):format(option), 0)
+      error(("unknown option '%s'; options are -e CODE, -i, -m, --help and --version"):format(option), 0)
     end
     i = i + 1
   end

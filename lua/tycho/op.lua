@@ -215,6 +215,16 @@ local function binary(name)
   end
 end
 
+-- The function of a record, which may stand in any script: op.new { name = 'softsign', inputs = {'x'}, forward =, backward =, sample = }.
+-- tycho.gradcheck(record) checks its gradient on its own sample.
+function M.new(record)
+  if type(record) ~= 'table' or not (record.compose or record.forward and record.inputs) then
+    lib.raise('op.new: expected a record {name =, inputs = {names of the tensors}, forward = function(ctx, ...), backward = function(ctx, dy)}')
+  end
+  if record.compose then return record.compose end
+  return (record.list and listed or fixed)(record.name or 'custom op', record)
+end
+
 -- ---- finding by name ----
 
 local function loadable(module_name)

@@ -224,6 +224,16 @@ function Tensor:ptr()
   return ffi.cast(self.type.pointer, self.c.data)
 end
 
+-- The elements as a C array in row order, and their number, for loops that LuaJIT compiles: p[0] to p[n - 1]. Valid while the tensor lives. Only of a
+-- tensor whose elements lie so; x:contiguous() makes one.
+function Tensor:data()
+  if not self:is_contiguous() then
+    lib.raise(('data: the elements of this %s tensor do not lie in row order; use x:contiguous():data(), and keep that tensor'):format(
+      M.shape_text(self)))
+  end
+  return self:ptr(), self:numel()
+end
+
 -- ---- copies and conversions (not differentiable; ops contiguous and clone are) ----
 
 function M.copy_into(y, x)

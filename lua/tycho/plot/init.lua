@@ -70,8 +70,8 @@ end
 -- One chart.
 function M.lines(options) return M.panels { options } end
 
--- Both write path whole or not at all.
-function Figure:svg(path) require('tycho.plot.svg')(self, path) end
+-- Both write path whole or not at all; svg without a path returns the text.
+function Figure:svg(path) return require('tycho.plot.svg')(self, path) end
 
 -- scale: pixels per SVG unit, default 2.
 function Figure:png(path, scale)

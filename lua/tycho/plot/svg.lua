@@ -1,4 +1,4 @@
--- Draws a figure's marks as SVG text: the same figure gives the same bytes.
+-- Draws a figure's marks as SVG text: the same figure gives the same bytes. Into a file, or without a path as its result.
 local file = require 'tycho.io.file'
 
 local entities = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }
@@ -30,5 +30,7 @@ return function(figure, path)
   }
   for _, mark in ipairs(figure.marks) do lines[#lines + 1] = draw[mark.kind](mark) end
   lines[#lines + 1] = '</svg>\n'
-  file.write(path, function(out) out:write(table.concat(lines, '\n')) end)
+  local text = table.concat(lines, '\n')
+  if not path then return text end
+  file.write(path, function(out) out:write(text) end)
 end

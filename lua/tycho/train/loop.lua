@@ -10,6 +10,7 @@
 local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
 local checkpoint = require 'tycho.train.checkpoint'
+local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local new_control = require 'tycho.train.control'
 local progress = require 'tycho.train.progress'
@@ -97,6 +98,11 @@ local function go(self)
   end
 end
 
+-- Says in status.json how the training ended: 'finished', 'stopped' or 'failed'. While it runs there is none.
+local function conclude(self, status, message)
+  self.run:write('status.json', json.encode({ status = status, message = message, iteration = self.iteration, total = self.total }) .. '\n')
+end
+
 -- What resuming changed, in words; empty for a run that begins.
 local function changes(self)
   local list = self.first > 0 and provenance.changes(self.run.path) or {}
@@ -109,9 +115,11 @@ function Loop:train()
   self.line, self.saved_at = progress('train', self.total, self.first), 0
   for _, text in ipairs(changes(self)) do self:say(text) end
   if self.first == self.total and self.parts.meters:is_empty() then
+    conclude(self, 'finished')
     self:say(('%s has done all its %d epochs; epochs=N goes on for longer'):format(self.run.path, self.total / self.per_epoch))
     return true
   end
+  os.remove(self.run.path .. '/status.json')
   self:say(('%s: step %d of %d, %d steps an epoch'):format(self.run.path, self.first, self.total, self.per_epoch))
   self.control = new_control(self, self.exposed, self.settings)
   lib.on_interrupt('flag')
@@ -119,10 +127,12 @@ function Loop:train()
   lib.on_interrupt(nil)
   self.control:close()
   if not ok then
+    conclude(self, 'failed', tostring(finished))
     self.run:say('failed: ' .. tostring(finished))
     self:say(('the state after step %d is kept; go on from there with: %s'):format(self.saved, self.command))
     error(finished, 0)
   end
+  conclude(self, finished and 'finished' or 'stopped')
   if finished then self:say(('trained %d steps in %.0f s'):format(self.total - self.first, self.line:elapsed())) end
   return finished
 end

@@ -2,7 +2,9 @@
 --   config.yml       the resolved settings; a directory without it is no run
 --   arguments.txt, versions.json, scripts/    see tycho.train.provenance
 --   metrics.jsonl    one object for every row of metrics; metrics.csv: the same as a table
---   train.log        what was said, with the time of day; nothing else here depends on a clock
+--   events.out.tfevents.*    the same for TensorBoard
+--   train.log        what was said, with the time of day; nothing else here but the event file depends on a clock
+--   status.json      how the training ended: finished, stopped or failed
 --   lock             held by the process that trains it
 local lfs = require 'lfs'
 local csv = require 'tycho.io.csv'
@@ -10,6 +12,7 @@ local file = require 'tycho.io.file'
 local generator = require 'tycho.generator'
 local json = require 'tycho.io.json'
 local nearest = require 'tycho.nearest'
+local tfevents = require 'tycho.io.tfevents'
 local provenance = require 'tycho.train.provenance'
 
 local Run = {}
@@ -29,10 +32,10 @@ local function make_directories(path)
 end
 M.make_directories = make_directories
 
-local function remove_tree(path)
+function M.remove_tree(path)
   if lfs.symlinkattributes(path, 'mode') == 'directory' then
     for name in lfs.dir(path) do
-      if name ~= '.' and name ~= '..' then remove_tree(path .. '/' .. name) end
+      if name ~= '.' and name ~= '..' then M.remove_tree(path .. '/' .. name) end
     end
   end
   os.remove(path)
@@ -100,7 +103,7 @@ function M.create(out, name, info)
     self:save_provenance()
   end)
   if not ok then
-    remove_tree(path)
+    M.remove_tree(path)
     error(message, 0)
   end
   return self
@@ -186,10 +189,11 @@ end
 
 local function line_of(row) return json.encode(encodable(row), { keyorder = columns_of { row } }) .. '\n' end
 
--- Adds a row (name -> number) to metrics.jsonl and metrics.csv.
+-- Adds a row (name -> number) to metrics.jsonl, metrics.csv and the event file.
 function Run:log(row)
   table.insert(self.rows, row)
   file.append(self.path .. '/metrics.jsonl', line_of(row))
+  tfevents.add(self.path, row.iteration or row.epoch or #self.rows, row)
   self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
 end
 
@@ -207,6 +211,8 @@ function Run:trim(keep)
     end
   end
   metrics:close()
+  local last = self.rows[#self.rows]
+  tfevents.restart(self.path, last and (last.iteration or last.epoch or #self.rows) + 1 or 0)
   self:write('metrics.jsonl', table.concat(lines))
   self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
 end

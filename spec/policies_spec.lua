@@ -1,0 +1,192 @@
+-- Every part of the method can be replaced, from a script of one's own, and what replaces it is what runs.
+-- luacheck: globals io.stderr
+local lfs = require 'lfs'
+local tycho = require 'tycho'
+local policies = require 'experiments.contextssl.policies'
+local toy3d = require 'experiments.contextssl.toy3d'
+local training = require 'experiments.contextssl.training'
+
+local folder = os.tmpname()
+os.remove(folder)
+lfs.mkdir(folder)
+
+local function settings(changes)
+  local config = {
+    backbone = 'resnet18', width = 2, projection_dim = 16, n_embd = 8, n_layer = 2, n_head = 2, block_size = 4, init_std = 0.1,
+    aug_init_gain = 1, is_invariant = false, batch_size = 4, epochs = 2, warmup_epochs = 1, learning_rate = 0.064, weight_decay = 0,
+    temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = false, mask_prob = 0.5, nt_xent_clamp = true,
+    log_interval = 100, save_interval = 100, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
+    out = folder .. '/runs', data_dir = folder .. '/toy3d', resolution = 16, image_mean = { 0.3, 0.3, 0.3 }, image_std = { 0.2, 0.2, 0.2 },
+    workers = 0, classes = 2,
+  }
+  for key, value in pairs(changes or {}) do config[key] = value end
+  return config
+end
+
+local function quietly(fn, ...)
+  local stderr = io.stderr
+  io.stderr = assert(io.open('/dev/null', 'w'))
+  local results = { pcall(fn, ...) }
+  io.stderr:close()
+  io.stderr = stderr
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2, table.maxn(results))
+end
+
+-- Trains with some policies replaced; those of replaced.terms are terms, false takes one out.
+local function run(replaced, changes)
+  local before, terms = {}, {}
+  for name, fn in pairs(policies) do before[name] = fn end
+  for name, fn in pairs(policies.terms) do terms[name] = fn end
+  for name, fn in pairs(replaced) do
+    if name ~= 'terms' then policies[name] = fn end
+  end
+  for name, fn in pairs(replaced.terms or {}) do policies.terms[name] = fn or nil end
+  local config = settings(changes)
+  local results = { pcall(quietly, function() return training.run(config, policies.data(config, 'train'), { name = 'spec' }) end) }
+  for name, fn in pairs(before) do policies[name] = fn end
+  for name in pairs(policies.terms) do policies.terms[name] = nil end
+  for name, fn in pairs(terms) do policies.terms[name] = fn end
+  if not results[1] then error(results[2], 0) end
+  return results[2], results[3]
+end
+
+local function weights(model, pattern)
+  local out = {}
+  for _, entry in ipairs(model:state_dict()) do
+    if entry[1]:match(pattern or '') then out[#out + 1] = table.concat(entry[2]:contiguous():reshape({ -1 }):tolist(), ' ') end
+  end
+  return table.concat(out, '\n')
+end
+
+local function initial(config)
+  require('tycho.rng').seed(config.seed)
+  return policies.model(config)
+end
+
+describe('policies', function()
+  setup(function()
+    quietly(toy3d.render, { out = folder .. '/toy3d', objects = 8, val_objects = 4, views = 3, size = 16, classes = 2, seed = 1 })
+  end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+
+  it('are all asked, with what they need', function()
+    local seen = {}
+    local function spy(name, check)
+      local original = policies[name]
+      return function(...)
+        seen[name] = (seen[name] or 0) + 1
+        check(...)
+        return original(...)
+      end
+    end
+    local function generator(g) assert(g:uniform() < 1) end
+    run {
+      data = spy('data', function(config, split) assert.same({ 16, 'train' }, { config.resolution, split }) end),
+      model = spy('model', function(config) assert.equal(2, config.n_layer) end),
+      optimizer = spy('optimizer', function(_, parameters) assert(tycho.is_tensor(parameters[1])) end),
+      learning_rate = spy('learning_rate', function(_, _, per_epoch, total) assert.same({ 2, 4 }, { per_epoch, total }) end),
+      pairs = spy('pairs', function(_, objects, g) assert.equal(4, #objects) generator(g) end),
+      augment = spy('augment', function(batch, _, g) assert.same({ 8, 3, 16, 16 }, batch.x.shape) generator(g) end),
+      environment = spy('environment', function(_, g) generator(g) end),
+      masks = spy('masks', function(_, g) generator(g) end),
+      losses = spy('losses', function(_, _, batch, environment, masks)
+        assert.same({ 4, 6 }, batch.r.shape)
+        assert(environment == 'rot' or environment == 'color')
+        assert.equal(2, #masks)
+      end),
+      measure = spy('measure', function(_, out) assert(out.loss:item() > 0) end),
+    }
+    seen.terms, seen.monitor, seen.pictures = 1, 1, 1 -- a table; asked by main.lua
+    for name in pairs(policies) do assert(seen[name], name .. ' was not asked') end
+    assert.same({ 4, 4, 4 }, { seen.augment, seen.losses, seen.masks })
+  end)
+
+  it('decide what is trained: data, optimiser, learning rate, model', function()
+    local config = settings()
+    local before = weights(initial(config), 'weight$')
+    assert.not_equal(before, weights(run {}, 'weight$'))
+    assert.equal(before, weights(run { learning_rate = function() return 0 end }, 'weight$'))
+    local _, result = run { optimizer = function(_, parameters) return tycho.optim.SGD(parameters, {}) end }
+    assert.equal(2, #result.rows)
+
+    local black
+    run { augment = function(batch)
+      batch.x:zero_()
+      return batch
+    end, losses = function(model, probe, batch, ...)
+      black = batch.x:abs():sum():item()
+      return require('experiments.contextssl.objective').losses(model, probe, batch, ...)
+    end }
+    assert.equal(0, black)
+
+    local model = run { model = function(c)
+      local whole = require('experiments.contextssl.model').ContextSSL(c)
+      whole.aug_predictor = tycho.nn.Linear(16, 6)
+      return whole
+    end }
+    assert.same({ 6, 16 }, model.aug_predictor.weight.shape)
+  end)
+
+  it('add a term to the loss, and take one out', function()
+    local plain = run {}
+    local model, result = run { terms = { equivariance = false } }
+    assert.equal(weights(initial(settings()), '^aug_predictor'), weights(model, '^aug_predictor'))
+    assert.not_equal(weights(plain, '^aug_predictor'), weights(model, '^aug_predictor'))
+    assert.is_nil(result.rows[1].rot_r2)
+    assert.is_number(result.rows[1].loss)
+
+    local added
+    local other = run { terms = { size = function(step)
+      added = (step.prediction * step.prediction):mean()
+      return added
+    end }, measure = function(_, out)
+      local sum = out.nt_xent:item() + out.ce_feat:item() + out.ce_pred:item() + added:item()
+        + 5 * ((out.rotation_loss and out.rotation_loss:item() or 0) + (out.color_loss and out.color_loss:item() or 0))
+      assert(math.abs(out.loss:item() - sum) < 1e-4 * sum)
+    end }
+    assert.not_equal(weights(plain), weights(other))
+    assert.error_matches(function() run { terms = { equivariance = false, contrastive = false, probes = false } } end, 'the loss has no terms')
+  end)
+
+  it('cannot be misspelt', function()
+    assert.error_matches(function() policies.enviroment = function() end end, "no policy 'enviroment'; did you mean 'environment'?", 1, true)
+    assert.error_matches(function() policies.colours = 1 end, 'policies are augment, data, environment', 1, true)
+  end)
+
+  it('are replaced in one file that runs main.lua, and the run keeps that file', function()
+    local script = folder .. '/only_colour.lua'
+    local file = assert(io.open(script, 'w'))
+    file:write([[
+      local policies = require 'experiments.contextssl.policies'
+      function policies.environment() return 'color' end
+      dofile 'experiments/main.lua'
+    ]])
+    file:close()
+    local command = ('cd %s && ./tycho %s data_dir=%s/toy3d out=%s/one run_dir=%s/one width=2 projection_dim=16 n_embd=8 n_head=2 n_layer=1 '
+      .. 'block_size=4 batch_size=4 epochs=1 resolution=16 classes=2 workers=0 >%s/log 2>&1'):format(tycho.lib.root, script, folder, folder,
+      folder, folder)
+    local status = os.execute(command)
+    local log = assert(io.open(folder .. '/log')):read('*a')
+    assert.equal(0, status, log)
+    local row = require('dkjson').decode((assert(io.open(folder .. '/one/metrics.jsonl')):read('*l')))
+    assert.is_number(row.color_mse)
+    assert.is_nil(row.rot_mse)
+    assert(lfs.attributes(folder .. '/one/scripts/only_colour.lua'))
+
+    -- The run ends with its report: the nearest neighbours of held-out images behind each context. The first image is the first held-out one.
+    local page = assert(io.open(folder .. '/one/report.html')):read('*a')
+    assert.equal(3, select(2, page:gsub('<img [^>]*src="data:image/jpeg;base64,', '')))
+    local image = require 'tycho.io.image'
+    local grid = image.load(folder .. '/one/neighbours_rot.jpg')
+    assert.same({ 6 * 18 - 2, 7 * 18 + 2, 3 }, grid.shape)
+    local config = settings()
+    local val = policies.data(config, 'val')
+    local truth = image.load(val.root .. val.objects[1] .. '/image_0.jpg')
+    local difference = 0
+    for y = 0, 15 do
+      for x = 0, 15 do difference = difference + math.abs(tonumber(grid[y][x][1]:item()) - tonumber(truth[y][x][1]:item())) / 256 end
+    end
+    assert(difference < 8, difference)
+  end)
+end)
