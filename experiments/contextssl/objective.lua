@@ -15,9 +15,9 @@ end
 
 -- Class labels (B) -> (2B), one for each view.
 local function twice(labels)
-  local out = tycho.empty({ 2 * labels:numel() }, 'i64')
-  for i = 0, out:numel() - 1 do out:ptr()[i] = labels:ptr()[math.floor(i / 2)] end
-  return out
+  local rows = {}
+  for i = 0, labels:numel() - 1 do rows[2 * i + 1], rows[2 * i + 2] = i, i end
+  return labels:index_select(rows)
 end
 
 -- batch: x (2B,3,H,W) interleaved views, r (B,6), latents (B,2,6), y (B). masks: as Predictor. Returns the loss to minimise and a table of

@@ -13,7 +13,6 @@ local checkpoint = require 'tycho.train.checkpoint'
 local lib = require 'tycho.lib'
 local progress = require 'tycho.train.progress'
 local provenance = require 'tycho.train.provenance'
-local tensor = require 'tycho.tensor'
 
 local Loop = {}
 Loop.__index = Loop
@@ -52,7 +51,7 @@ end
 -- Raises if the numbers have left the rails (the meter 'loss', or a weight): such a state is never saved.
 function Loop:check_finite()
   local sum = autograd.no_grad(autograd.scope, function()
-    local total = tensor.zeros {}
+    local total = 0
     for _, module in pairs(self.parts.modules) do
       for _, p in ipairs(module:parameters()) do total = total + p:sum() end
     end
