@@ -23,8 +23,8 @@ local function settings(changes)
   return config
 end
 
-local function open(split)
-  return data.open { data_dir = folder .. '/toy3d', split = split, resolution = 24, image_mean = { 0.3, 0.3, 0.3 },
+local function open(split, where)
+  return data.open { device = where, data_dir = folder .. '/toy3d', split = split, resolution = 24, image_mean = { 0.3, 0.3, 0.3 },
     image_std = { 0.17, 0.17, 0.17 } }
 end
 
@@ -59,6 +59,29 @@ describe('training', function()
     local first, second, other = run(), run(), run { seed = 4 }
     assert.equal(weights(first), weights(second))
     assert.not_equal(weights(first), weights(other))
+  end)
+
+  it('gives on a device what it gives on the CPU, looking included', function()
+    local problem = require('tycho.device').problem 'cuda-host'
+    if problem then return pending(problem) end
+    local function last(where)
+      local config = settings { epochs = 1, log_interval = 1, device = where }
+      local train, val = open('train', where), open('val', where)
+      local model, result = quietly(training.run, config, train, { name = 'spec', monitor = monitor.new(train, val, config) })
+      local row = require('tycho.io.json').decode(io.open(result.path .. '/metrics.jsonl'):read '*l', 'metrics')
+      assert.equal(where, model:device())
+      return model, row
+    end
+    local here, there = { last 'cpu' }, { last 'cuda-host' }
+    for i, entry in ipairs(here[1]:state_dict()) do
+      local a, b = entry[2]:to('f64'), there[1]:state_dict()[i][2]:cpu():to('f64')
+      assert((a - b):abs():sum():item() <= 2e-3 * a:abs():sum():item() + 1e-9, entry[1])
+    end
+    for key, value in pairs(here[2]) do
+      if type(value) == 'number' and not key:match '^eval/' then
+        assert(math.abs(value - there[2][key]) <= 1e-3 * math.max(1, math.abs(value)), ('%s: %g and %g'):format(key, value, there[2][key]))
+      end
+    end
   end)
 
   it('keeps the last weights under the reference\'s name', function()
