@@ -136,9 +136,8 @@ void ty_memory_reset_peak(void) { peak_bytes = live_bytes; }
 /* ---- copies and waiting ---- */
 
 int ty_upload(void *block, const void *host, int64_t bytes) {
-  /* Waits, because the host's memory may be freed or changed next. */
-  TY_TRY(check("upload", cudaMemcpyAsync(block, host, (size_t)bytes, cudaMemcpyHostToDevice, stream)));
-  return check("upload", cudaStreamSynchronize(stream));
+  /* Returns once CUDA has copied pageable memory aside, without waiting for the device: the host's may be freed or changed next. */
+  return check("upload", cudaMemcpyAsync(block, host, (size_t)bytes, cudaMemcpyHostToDevice, stream));
 }
 int ty_download(void *host, const void *block, int64_t bytes) {
   TY_TRY(check("download", cudaMemcpyAsync(host, block, (size_t)bytes, cudaMemcpyDeviceToHost, stream)));

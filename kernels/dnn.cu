@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 enum kind { FORWARD, BACK_INPUT, BACK_WEIGHT };
-enum { OLDEST = 90800, MOST_ENGINES = 32, X = 1, W, Y };
+enum { OLDEST = 90800, MOST_ENGINES = 32, ALIGNED = 16, X = 1, W, Y };
 
 static cudnnHandle_t handle;
 static char text[32] = "cuDNN";
@@ -61,13 +61,13 @@ struct descriptor {
 
 /* A channels-last image or weight (n,c,h,w). */
 struct image_descriptor : descriptor {
-  image_descriptor(int64_t id, int64_t n, int64_t c, int64_t h, int64_t w) : descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
+  image_descriptor(int64_t id, int64_t n, int64_t c, int64_t h, int64_t w, int64_t alignment) : descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
     const int64_t shape[4] = {n, c, h, w}, stride[4] = {h * w * c, 1, w * c, c};
     set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id);
     set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_DATA_FLOAT);
     set(CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, shape);
     set(CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, stride);
-    set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, (int64_t)sizeof(float));
+    set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, alignment);
     finish();
   }
 };
@@ -107,7 +107,8 @@ static const struct {
 
 /* ---- plans ---- */
 
-struct plan { kind of; conv_shape shape; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
+/* alignment: of all three tensors, in bytes; most engines want ALIGNED. */
+struct plan { kind of; conv_shape shape; int64_t alignment; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
 static plan *plans;
 
 static bool uses_tensor_cores(const descriptor &config) {
@@ -128,7 +129,8 @@ static bool uses_tensor_cores(const descriptor &config) {
 static int make_plan(plan *p, const descriptor *device) {
   const conv_shape *s = &p->shape;
   auto &direction = directions[p->of];
-  image_descriptor x(X, s->n, s->in, s->h, s->w), w(W, s->out, s->in, s->kh, s->kw), y(Y, s->n, s->out, s->oh, s->ow);
+  image_descriptor x(X, s->n, s->in, s->h, s->w, p->alignment), w(W, s->out, s->in, s->kh, s->kw, p->alignment),
+      y(Y, s->n, s->out, s->oh, s->ow, p->alignment);
   convolution_descriptor convolution(s);
   descriptor operation(direction.type), graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   operation.set(direction.convolution, convolution);
@@ -184,13 +186,13 @@ static int make_plan(plan *p, const descriptor *device) {
                  last == CUDNN_STATUS_SUCCESS ? "" : ": ", last == CUDNN_STATUS_SUCCESS ? "" : cudnnGetErrorString(last));
 }
 
-static int plan_for(plan **found, kind of, const conv_shape *s) {
+static int plan_for(plan **found, kind of, const conv_shape *s, int64_t alignment) {
   for (plan *p = plans; p; p = p->next)
-    if (p->of == of && memcmp(&p->shape, s, sizeof *s) == 0) {
+    if (p->of == of && p->alignment == alignment && memcmp(&p->shape, s, sizeof *s) == 0) {
       *found = p;
       return 0;
     }
-  plan p = {of, *s, NULL, 0, plans};
+  plan p = {of, *s, alignment, NULL, 0, plans};
   TY_TRY(make_plan(&p, NULL));
   *found = plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p);
   return 0;
@@ -198,7 +200,8 @@ static int plan_for(plan **found, kind of, const conv_shape *s) {
 
 static int run(kind of, const conv_shape *s, const float *x, const float *w, const float *y) {
   plan *p;
-  TY_TRY(plan_for(&p, of, s));
+  int aligned = ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0;
+  TY_TRY(plan_for(&p, of, s, aligned ? (int64_t)ALIGNED : (int64_t)sizeof(float)));
   scratch<char> workspace(p->workspace);
   TY_TRY(workspace.missing("conv2d"));
   const int64_t ids[3] = {X, W, Y};
@@ -218,7 +221,7 @@ int dnn_back_weight(const conv_shape *s, float *dw, const float *dy, const float
 
 int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
                  int64_t *workspace) {
-  plan p = {(kind)direction, {}, NULL, 0, NULL};
+  plan p = {(kind)direction, {}, ALIGNED, NULL, 0, NULL};
   TY_TRY(ty_accept_conv(&p.shape, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
   descriptor properties(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(device) + 1, device);

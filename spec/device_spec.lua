@@ -47,9 +47,13 @@ local function assert_close(expected, got, tolerance, label)
     assert.equal(a.dtype, b.dtype)
     local x, y = a:to('f64'):contiguous(), b:to('f64'):contiguous()
     local p, q, scale = x:ptr(), y:ptr(), 1e-6
-    for j = 0, x:numel() - 1 do scale = math.max(scale, math.abs(p[j])) end
     for j = 0, x:numel() - 1 do
-      assert(math.abs(p[j] - q[j]) <= tolerance * scale, ('%s: result %d, element %d: %.9g on the CPU, %.9g'):format(label, i, j, p[j], q[j]))
+      if p[j] == p[j] then scale = math.max(scale, math.abs(p[j])) end
+    end
+    for j = 0, x:numel() - 1 do
+      local both_nan = p[j] ~= p[j] and q[j] ~= q[j]
+      assert(both_nan or math.abs(p[j] - q[j]) <= tolerance * scale,
+        ('%s: result %d, element %d: %.9g on the CPU, %.9g'):format(label, i, j, p[j], q[j]))
     end
   end
 end
@@ -112,6 +116,14 @@ case('batch_norm', 'a mean far from zero', function(g)
 end, 1e-3)
 case('layer_norm', 'many rows', function(g) return g:normal_tensor { 300, 270 }, g:normal_tensor { 270 }, g:normal_tensor { 270 } end)
 case('max_pool2d', "ResNet's", function(g) return image(g, { 3, 20, 16, 16 }), 3, 2, 1 end)
+local function with_nan(x)
+  x:ptr()[x:numel() / 2 + 27] = 0 / 0
+  return x
+end
+case('max_pool2d', 'a NaN', function(g) return with_nan(image(g, { 2, 3, 8, 8 })), 3, 2, 1 end)
+case('max', 'a NaN', function(g) return with_nan(g:normal_tensor { 3, 300 }) end)
+for _, name in ipairs { 'relu', 'exp', 'gelu' } do case(name, 'a NaN', function(g) return with_nan(g:normal_tensor { 300 }) end) end
+case('maximum', 'a NaN', function(g) return with_nan(g:normal_tensor { 300 }), g:normal_tensor { 300 } end)
 case('avg_pool2d', 'many channels', function(g) return image(g, { 3, 300, 4, 4 }) end)
 case('conv2d', '1x1', function(g) return image(g, { 2, 24, 8, 8 }), image(g, { 32, 24, 1, 1 }), 2, 0 end)
 case('conv2d', '3x3', function(g) return image(g, { 2, 16, 9, 9 }), image(g, { 32, 16, 3, 3 }), 1, 1 end)
@@ -143,9 +155,27 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
     it('attends to a memory as the CPU does', function()
       for _, T in ipairs { 1, 3 } do
         local g = tycho.generator(8, T)
-        local args = { g:normal_tensor { 5, T, 24 }, 2, { memory_k = g:normal_tensor { 2, 7, 4 }, memory_v = g:normal_tensor { 2, 7, 4 } } }
+        local args = { g:normal_tensor { 5, T, 24 }, 2, { mask = causal(T), memory_k = g:normal_tensor { 2, 7, 4 },
+          memory_v = g:normal_tensor { 2, 7, 4 } } }
         local function run(where) return (tycho.no_grad(op.find 'self_attention', unpack(each(args, function(x) return x:to(where) end)))):cpu() end
         assert_close({ run 'cpu' }, { run(name) }, 1e-5, 'memory')
+      end
+    end)
+
+    it('multiplies into any memory order, adding to what is there', function()
+      local function into(where, view, beta)
+        local g = tycho.generator(4, 4)
+        local y, a, b = view(g:normal_tensor({ 3, 8, 8 }):to(where)), g:normal_tensor({ 3, 4, 6 }):to(where), g:normal_tensor({ 3, 6, 5 }):to(where)
+        lib.check(y.lib.ty_matmul(y.c, a.c, b.c, beta), y.lib)
+        return { y:cpu() }
+      end
+      local views = {
+        function(x) return x:narrow(1, 0, 4):narrow(2, 0, 5) end,
+        function(x) return x:narrow(1, 0, 5):narrow(2, 0, 4):transpose(1, 2) end,
+        function(x) return x:reshape({ 3, 4, 8, 2 }):select(3, 1):narrow(2, 0, 5) end,
+      }
+      for _, view in ipairs(views) do
+        for _, beta in ipairs { 0, 0.5 } do assert_close(into('cpu', view, beta), into(name, view, beta), 1e-5, 'beta ' .. beta) end
       end
     end)
 
@@ -240,6 +270,11 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       assert.equal(x, x:to(name))
     end)
 
+    it('prints its values', function()
+      local x = tycho.tensor({ { 1, 2 }, { 3, 4 } }, 'f32', name)
+      assert.equal(tostring(x:transpose(0, 1):cpu()), (tostring(x:transpose(0, 1)):gsub(' on ' .. name:gsub('%-', '%%-'), '')))
+    end)
+
     it('counts and returns its memory', function()
       tycho.collect()
       local before = tycho.memory(name)
@@ -257,6 +292,20 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
 end
 
 describe('a device that cannot be used', function()
+  local function without(environment)
+    local pipe = io.popen(('cd %s && env %s ./tycho -e "print(tycho.device.problem \\"cuda\\")" 2>&1'):format(lib.root, environment))
+    local out = pipe:read '*a'
+    pipe:close()
+    return out
+  end
+  it('says that it was not built', function()
+    local build = os.tmpname()
+    os.execute(('rm %s; mkdir %s; cp %s %s/'):format(build, build, lib.path_of 'libtycho-plain', build))
+    assert.equal('libtycho_cuda.so was not built: run make cuda on a machine with nvcc\n', without('TYCHO_CPU=plain TYCHO_BUILD=' .. build))
+    os.execute('rm -r ' .. build)
+  end)
+
+
   it('is named with what to do', function()
     local ok, message = pcall(tycho.zeros, { 1 }, 'f32', 'tpu')
     assert.is_false(ok)
@@ -268,5 +317,7 @@ describe('a device that cannot be used', function()
     assert.truthy(message:find('device cuda: ' .. problem, 1, true), message)
     assert.is_nil(problem:find '\n')
     assert.same({ 'cpu', problem }, { device.choose 'auto' })
+    ok, message = pcall(device.choose, 'cuda')
+    assert.same({ false, 'device=cuda: ' .. problem }, { ok, message })
   end)
 end)

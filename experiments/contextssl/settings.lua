@@ -19,7 +19,7 @@ local length = check.whole(0)
 local rules = {
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
-  device = check.word(device.settings),
+  device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
   threads = check.whole(0, tycho.threads()),
   epochs = check.whole(1),
   log_interval = check.whole(1),

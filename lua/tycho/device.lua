@@ -12,13 +12,10 @@ local known = {
   ['cuda-host'] = { code = 2, library = 'libtycho_cuda_host', absent = 'libtycho_cuda_host.so was not built: run make cuda-host' },
 }
 
--- What a setting may say: auto is cuda where it can be used, else cpu.
-M.settings = { 'auto', 'cpu', 'cuda' }
-
 -- ---- NVIDIA's libraries ----
 
 -- In the order in which they need each other.
-local needed = { 'libcublasLt.so.13', 'libcublas.so.13', 'libcudnn.so.9', 'libnvrtc.so.13' }
+local needed = { 'libcublasLt.so.13', 'libcublas.so.13', 'libcudnn.so.9' }
 
 -- Folders where NVIDIA's libraries may be: those of TYCHO_CUDA_PATH, the toolkit's, and the wheels of the active Python environment.
 local function folders()
@@ -29,7 +26,7 @@ local function folders()
   local base = environment and environment .. '/lib'
   if base and lfs.attributes(base, 'mode') == 'directory' then
     for python in lfs.dir(base) do
-      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } or {}) do
+      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn' } or {}) do
         list[#list + 1] = ('%s/%s/site-packages/nvidia/%s/lib'):format(base, python, part)
       end
     end
@@ -58,7 +55,11 @@ function M.library(name)
   local entry = known[name]
   if not lfs.attributes(lib.path_of(entry.library)) then error(entry.absent, 0) end
   if name == 'cuda' then load_needed() end
-  return lib.load(entry.library)
+  local ok, library = pcall(lib.load, entry.library)
+  if ok then return library end
+  local missing = library:match '(lib[%w_]+%.so[.%d]*): cannot open shared object file'
+  error(missing and ('%s needs %s, which was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(entry.library, missing)
+    or library, 0)
 end
 
 local function open(name)
@@ -94,12 +95,10 @@ function M.describe(name) return ffi.string(M.open(name).float.ty_device_text())
 
 -- The device that a setting means, and for auto why it is not cuda. There is no way from cuda to cpu that was not asked for.
 function M.choose(setting)
-  if setting ~= 'auto' then
-    M.open(setting)
-    return setting
-  end
-  local problem = M.problem 'cuda'
-  return problem and 'cpu' or 'cuda', problem
+  local problem = M.problem(setting == 'auto' and 'cuda' or setting)
+  if setting == 'auto' then return problem and 'cpu' or 'cuda', problem end
+  if problem then error(('device=%s: %s'):format(setting, problem), 0) end
+  return setting
 end
 
 -- For a run's log: the device that a setting means, and for auto why it is not cuda.

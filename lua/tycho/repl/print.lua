@@ -69,11 +69,12 @@ end
 -- A tensor: shape, dtype, statistics, values.
 function M.tensor(t)
   if not t.storage.block then return ('tensor %s, freed when its scope ended'):format(require('tycho.tensor').shape_text(t)) end
-  local shape, strides = t.shape, {}
-  for d = 1, #shape do strides[d] = t:stride(d - 1) end
+  local shape, strides, values_of = t.shape, {}, t:cpu()
+  for d = 1, #shape do strides[d] = values_of:stride(d - 1) end
   local head = #shape == 0 and 'scalar' or table.concat(shape, 'x')
-  head = ('tensor %s %s%s'):format(head, t.dtype, t.node and '  computed' or t.requires_grad and '  parameter' or '')
-  local p = t:ptr()
+  head = ('tensor %s %s%s%s'):format(head, t.dtype, t.device == 'cpu' and '' or ' on ' .. t.device,
+    t.node and '  computed' or t.requires_grad and '  parameter' or '')
+  local p = values_of:ptr()
   if #shape == 0 then return ('%s  %s'):format(head, short(t:item())) end
   if t:numel() == 0 then return head .. '  empty' end
   local values = {}
