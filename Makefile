@@ -6,12 +6,15 @@
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
 # make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
 # make docs       build/docs: the API reference, and types for editors with the Lua language server
+# make cuda       builds build/libtycho_cuda.so with nvcc; it is used where a GPU and its driver are
+# make cuda-host  the same sources for the CPU, build/libtycho_cuda_host.so, for the tests
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
-#            CFLAGS, BLAS_DIR
+#            CFLAGS, BLAS_DIR,
+#            CUDA (where the toolkit is)
 
-PACKAGES = luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev libturbojpeg0 lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
+PACKAGES = g++ luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev libturbojpeg0 lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
 
 BUILD  ?= build
 CC     ?= gcc
@@ -44,7 +47,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo ablations test parity bench docs lint clean
+.PHONY: all deps demo ablations test parity bench docs lint clean cuda cuda-host
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -56,6 +59,39 @@ deps:
 	echo "installing$$missing"; \
 	$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing
 
+# ---- the device libraries: kernels/ over the checks and plans that they share with the CPU's ----
+SHARED  = csrc/accept.c csrc/accept_layers.c csrc/check.c csrc/strided.c
+KERNELS = $(filter-out kernels/blas.cu kernels/dnn.cu,$(wildcard kernels/*.cu))
+HEADERS = $(wildcard kernels/*.h kernels/host/*.h csrc/*.h csrc/map.def)
+HOST_OBJ = $(patsubst %,$(BUILD)/obj/cuda-host/%.o,$(notdir $(KERNELS) $(wildcard kernels/host/*.cpp) $(SHARED) csrc/conv_direct.c))
+# Jumps between the threads' stacks look like errors to the checks of _FORTIFY_SOURCE.
+HOST_FLAGS = $(filter-out -std=%,$(ALL_CFLAGS)) -DTY_DEVICE=TY_CUDA_HOST -DTYCHO_HOST -U_FORTIFY_SOURCE
+cuda-host: $(BUILD)/libtycho_cuda_host.so
+$(BUILD)/libtycho_cuda_host.so: $(HOST_OBJ)
+	$(CXX) $(HOST_FLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
+$(BUILD)/obj/cuda-host/%.c.o: csrc/%.c $(HEADERS) | $(BUILD)/obj/cuda-host
+	$(CC) $(HOST_FLAGS) -std=gnu11 -c $< -o $@
+$(BUILD)/obj/cuda-host/%.cpp.o: kernels/host/%.cpp $(HEADERS) | $(BUILD)/obj/cuda-host
+	$(CXX) $(HOST_FLAGS) -std=gnu++17 -c $< -o $@
+$(BUILD)/obj/cuda-host/%.cu.o: kernels/%.cu $(HEADERS) | $(BUILD)/obj/cuda-host
+	$(CXX) $(HOST_FLAGS) -std=gnu++17 -x c++ -c $< -o $@
+
+# The plugin is not told where NVIDIA's libraries are: lua/tycho/device.lua finds them.
+CUDA   ?= /usr/local/cuda
+NVCC   ?= $(CUDA)/bin/nvcc
+ARCHS   = 80 86 90
+comma  := ,
+NVCC_FLAGS = -O3 -std=c++17 -DTY_DEVICE=TY_CUDA -Xptxas -warn-spills -Werror all-warnings -Xcompiler -fPIC \
+  $(foreach a,$(ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) -gencode arch=compute_90$(comma)code=compute_90
+CUDA_OBJ = $(patsubst %,$(BUILD)/obj/cuda/%.o,$(notdir $(wildcard kernels/*.cu) $(SHARED)))
+cuda: all $(BUILD)/libtycho_cuda.so
+$(BUILD)/libtycho_cuda.so: $(CUDA_OBJ)
+	$(NVCC) -shared -cudart static -Xlinker -Bsymbolic,-z,nodelete $^ -L$(CUDA)/lib64 -lcublas -lcudnn -o $@
+$(BUILD)/obj/cuda/%.c.o: csrc/%.c $(HEADERS) | $(BUILD)/obj/cuda
+	$(CC) $(filter-out -fopenmp,$(ALL_CFLAGS)) -DTY_DEVICE=TY_CUDA -c $< -o $@
+$(BUILD)/obj/cuda/%.cu.o: kernels/%.cu $(HEADERS) | $(BUILD)/obj/cuda
+	$(NVCC) $(NVCC_FLAGS) -c $< -o $@
+
 demo: deps
 	@$(MAKE) --no-print-directory all
 	./tycho experiments/demo.lua
@@ -65,7 +101,7 @@ ablations: deps
 	@for file in experiments/ablations/*.lua; do ./tycho $$file $(ARGS) || exit 1; done
 
 test: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all cuda-host
 	$(TEST_ENV) busted
 
 parity: all
@@ -82,6 +118,7 @@ lint: deps
 	@for flags in $(foreach level,$(LEVELS),"$(FLAGS_$(level))") -DTYCHO_DOUBLE; do for file in $(SOURCES); do \
 	  $(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $$flags $$file || exit 1; done; done
 	$(CC) $(ALL_CFLAGS) -Werror -fsyntax-only $(LUAJIT_CFLAGS) csrc/main.c
+	@for file in $(KERNELS) $(wildcard kernels/host/*.cpp); do $(CXX) $(HOST_FLAGS) -std=gnu++17 -Werror -fsyntax-only -x c++ $$file || exit 1; done
 
 # The rules of one level of the float library.
 define rules_of_level
@@ -101,7 +138,7 @@ $(BUILD)/peak: spec/bench/peak.c | $(BUILD)/obj/plain
 	$(CC) -O3 -march=native -ffp-contract=fast -fopenmp $(WARN) $< -o $@
 tycho: csrc/main.c
 	$(CC) -O2 -g -std=gnu11 $(WARN) $(LUAJIT_CFLAGS) $< -Wl,-E -lluajit-5.1 -o $@
-$(patsubst %,$(BUILD)/obj/%,$(LEVELS) double):
+$(patsubst %,$(BUILD)/obj/%,$(LEVELS) double cuda cuda-host):
 	mkdir -p $@
 
 clean:

@@ -1,5 +1,6 @@
 /* Softmax attention over strided heads: scores and sums by BLAS, mask and softmax in one pass over the scores. Shapes are the header's:
  * q, y (B,H,T,D); k, v (B,H,S,D); p (B,H,T,M+S); memory (H,M,D). */
+#include "accept.h"
 #include "blas.h"
 #include "fast_math.h"
 #include <limits.h>
@@ -20,23 +21,6 @@ static rows sequences_of(const ty_tensor *t, int64_t head) {
 }
 /* Whether sequences are far enough apart in memory to serve as the rows of a matrix. */
 static int apart(const ty_tensor *t) { return t->shape[0] <= 1 || (t->stride[0] >= t->shape[3] && t->stride[0] <= INT_MAX); }
-
-/* A tensor (B,H,length,D), or (H,length,D) when B is -1, whose rows BLAS can address; length -1: any. */
-static int check_heads(const char *op, const char *arg, const ty_tensor *t, int64_t B, int64_t H, int64_t length, int64_t D) {
-  TY_TRY(ty_check_real(op, arg, t));
-  int n = B < 0 ? 3 : 4;
-  int fits = t->ndim == n && (n == 3 || t->shape[0] == B) && t->shape[n - 3] == H && t->shape[n - 1] == D;
-  if (!fits || (length >= 0 && t->shape[n - 2] != length)) {
-    ty_tensor expected = {.ndim = n, .shape = {B, H, length, D}};
-    if (n == 3) expected = (ty_tensor){.ndim = 3, .shape = {H, length, D}};
-    return ty_fail("%s: %s must be %s%s, got %s", op, arg, ty_shape_text(&expected), length < 0 ? " (-1: any length)" : "",
-                   ty_shape_text(t));
-  }
-  if (D > 1 && t->stride[n - 1] != 1) return ty_fail("%s: the last dim of %s must have stride 1", op, arg);
-  if (t->shape[n - 2] > 1 && (t->stride[n - 2] < D || t->stride[n - 2] > INT_MAX))
-    return ty_fail("%s: rows of %s share memory or are too far apart (expanded tensor?): make it contiguous", op, arg);
-  return 0;
-}
 
 /* a (m,k) times b (n,k)^T, or b (k,n) when plain. */
 static void multiply(rows c, int m, int n, int k, real alpha, rows a, int trans_a, rows b, int trans_b, real beta) {
@@ -79,32 +63,9 @@ static void softmax_row(real *p, int64_t n, int64_t skip, const uint8_t *keep) {
 
 int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor *k, const ty_tensor *v, const ty_tensor *mask,
                  const ty_tensor *memory_k, const ty_tensor *memory_v, double scale) {
-  const char *op = "attention";
-  if (q->ndim != 4 || k->ndim != 4)
-    return ty_fail("%s: q and k must be (B, H, T, D), got %s and %s", op, ty_shape_text(q), ty_shape_text(k));
-  int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
-  TY_TRY(check_heads(op, "q", q, B, H, T, D));
-  TY_TRY(check_heads(op, "k", k, B, H, S, D));
-  TY_TRY(check_heads(op, "v", v, B, H, S, D));
-  TY_TRY(check_heads(op, "y", y, B, H, T, D));
-  if (mask) {
-    TY_TRY(ty_check_dense(op, "mask", mask, TY_U8, 2));
-    if (mask->shape[0] != T || mask->shape[1] != S)
-      return ty_fail("%s: mask must be (%lld, %lld), got %s", op, (long long)T, (long long)S, ty_shape_text(mask));
-  }
-  int64_t M = 0;
-  if (memory_k || memory_v) {
-    if (!memory_k || !memory_v) return ty_fail("%s: memory needs both keys and values", op);
-    TY_TRY(check_heads(op, "memory_k", memory_k, -1, H, -1, D));
-    M = memory_k->shape[1];
-    TY_TRY(check_heads(op, "memory_v", memory_v, -1, H, M, D));
-  }
-  int64_t columns = M + S;
-  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 4));
-  if (p->shape[0] != B || p->shape[1] != H || p->shape[2] != T || p->shape[3] != columns)
-    return ty_fail("%s: p must be (%lld, %lld, %lld, %lld), got %s", op, (long long)B, (long long)H, (long long)T, (long long)columns,
-                   ty_shape_text(p));
-  if (columns == 0) return ty_fail("%s: there are no keys to attend to", op);
+  ty_heads size;
+  TY_TRY(ty_accept_attention(&size, y, p, q, k, v, mask, memory_k, memory_v));
+  int64_t B = size.B, H = size.H, T = size.T, S = size.S, M = size.M, D = size.D, columns = M + S;
   const uint8_t *keep = mask ? mask->data : NULL;
   /* Single queries meet the shared memory in one product per head instead of one per sequence. */
   int together = M > 0 && T == 1 && apart(q) && apart(y);
@@ -138,21 +99,12 @@ int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor
 
 int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tensor *dy, const ty_tensor *p, const ty_tensor *q,
                       const ty_tensor *k, const ty_tensor *v, double scale) {
-  const char *op = "attention backward";
-  if (q->ndim != 4 || k->ndim != 4)
-    return ty_fail("%s: q and k must be (B, H, T, D), got %s and %s", op, ty_shape_text(q), ty_shape_text(k));
-  int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
-  const ty_tensor *const like_q[] = {q, dq, dy}, *const like_k[] = {k, v, dk, dv};
-  const char *const q_names[] = {"q", "dq", "dy"}, *const k_names[] = {"k", "v", "dk", "dv"};
-  for (int i = 0; i < 3; i++) TY_TRY(check_heads(op, q_names[i], like_q[i], B, H, T, D));
-  for (int i = 0; i < 4; i++) TY_TRY(check_heads(op, k_names[i], like_k[i], B, H, S, D));
-  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 4));
-  if (p->shape[0] != B || p->shape[1] != H || p->shape[2] != T || p->shape[3] != S)
-    return ty_fail("%s: p %s does not fit q %s and k %s; memory has no gradient", op, ty_shape_text(p), ty_shape_text(q), ty_shape_text(k));
-  if (S == 0) return ty_fail("%s: there are no keys to attend to", op);
+  ty_heads size;
+  TY_TRY(ty_accept_attention_back(&size, dq, dk, dv, dy, p, q, k, v));
+  int64_t B = size.B, H = size.H, T = size.T, S = size.S, D = size.D;
   int64_t bytes = B * H * T * S * (int64_t)sizeof(real);
   real *scores = ty_alloc(bytes);
-  if (!scores) return ty_fail("%s: out of memory for %lld bytes", op, (long long)bytes);
+  if (!scores) return ty_fail("attention backward: out of memory for %lld bytes", (long long)bytes);
 #pragma omp parallel for schedule(static) if (B * H * T * S * D >= TY_PARALLEL)
   for (int64_t i = 0; i < B * H; i++) {
     int64_t b = i / H, h = i % H;

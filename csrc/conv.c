@@ -1,7 +1,7 @@
 /* Two-dimensional convolution of channels-last images: checks, and the choice of a body.
  * The plain loops are the definition: the double library runs them, and the float bodies are tested against it.
  * No bias, groups or dilation. */
-#include "conv.h"
+#include "accept.h"
 
 static int exact;
 int ty_set_exact(int on) {
@@ -9,30 +9,6 @@ int ty_set_exact(int on) {
   return 0;
 }
 int ty_exact(void) { return exact; }
-
-/* Fills s from the three tensors of one convolution, or fails with the sizes that do not fit together. */
-static int check_shapes(conv_shape *s, const char *op, const char *x_name, const ty_tensor *x, const char *w_name, const ty_tensor *w,
-                        const char *y_name, const ty_tensor *y, int stride, int padding) {
-  TY_TRY(ty_check_image(op, y_name, y));
-  TY_TRY(ty_check_image(op, x_name, x));
-  TY_TRY(ty_check_image(op, w_name, w));
-  if (stride < 1 || padding < 0) return ty_fail("%s: stride must be at least 1 and padding at least 0, got %d and %d", op, stride, padding);
-  *s = (conv_shape){.n = x->shape[0], .in = x->shape[1], .h = x->shape[2], .w = x->shape[3], .out = w->shape[0],
-                    .kh = w->shape[2], .kw = w->shape[3], .stride = stride, .padding = padding};
-  if (w->shape[1] != s->in)
-    return ty_fail("%s: %s of shape %s takes %lld channels, %s has shape %s", op, w_name, ty_shape_text(w), (long long)w->shape[1], x_name,
-                   ty_shape_text(x));
-  int64_t slack_h = s->h + 2 * s->padding - s->kh, slack_w = s->w + 2 * s->padding - s->kw;
-  if (s->kh < 1 || s->kw < 1 || slack_h < 0 || slack_w < 0)
-    return ty_fail("%s: a kernel of %lldx%lld does not fit into %s of shape %s with padding %d", op, (long long)s->kh, (long long)s->kw,
-                   x_name, ty_shape_text(x), padding);
-  s->oh = slack_h / stride + 1;
-  s->ow = slack_w / stride + 1;
-  if (y->shape[0] != s->n || y->shape[1] != s->out || y->shape[2] != s->oh || y->shape[3] != s->ow)
-    return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)s->n, (long long)s->out,
-                   (long long)s->oh, (long long)s->ow, ty_shape_text(y));
-  return 0;
-}
 
 #ifdef TYCHO_DOUBLE
 
@@ -138,18 +114,18 @@ static int run_in_slices(body *run, const conv_shape *s, real *result, int64_t r
 
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
-  TY_TRY(check_shapes(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
+  TY_TRY(ty_accept_conv(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
   return run_in_slices(forward, &s, y->data, s.out * s.oh * s.ow, x->data, s.in * s.h * s.w, w->data);
 }
 
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
-  TY_TRY(check_shapes(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
+  TY_TRY(ty_accept_conv(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
   return run_in_slices(back_input, &s, dx->data, s.in * s.h * s.w, dy->data, s.out * s.oh * s.ow, w->data);
 }
 
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding) {
   conv_shape s;
-  TY_TRY(check_shapes(&s, "conv2d_back_weight", "x", x, "dw", dw, "dy", dy, stride, padding));
+  TY_TRY(ty_accept_conv(&s, "conv2d_back_weight", "x", x, "dw", dw, "dy", dy, stride, padding));
   return back_weight(&s, dw->data, dy->data, x->data);
 }

@@ -1,5 +1,5 @@
 /* Copies between any dtypes and memory orders, and filling. */
-#include "strided.h"
+#include "accept.h"
 
 #define PAIR(to, from)                                                                       \
   static void to##_from_##from(int64_t n, void *const *p, const int64_t *s) {                \
@@ -83,10 +83,8 @@ static int transposed(ty_tensor *y, const ty_tensor *x) {
   return 1;
 }
 
-static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_U8; }
-
 int ty_copy(ty_tensor *y, const ty_tensor *x) {
-  if (!known(y->dtype) || !known(x->dtype)) return ty_fail("copy: unknown dtype, %d from %d", y->dtype, x->dtype);
+  TY_TRY(ty_accept_copy(y, x));
   if (transposed(y, x)) return 0;
   return ty_strided("copy", loops[y->dtype][x->dtype], y, &x, 1);
 }

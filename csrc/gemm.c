@@ -1,4 +1,5 @@
 /* Matrix products over OpenBLAS. Reads transposed operands in place; copies only what BLAS cannot address. */
+#include "accept.h"
 #include "blas.h"
 #include <limits.h>
 #include <omp.h>
@@ -118,36 +119,13 @@ static matrix matrix_at(const ty_tensor *t, int64_t batch) {
   return m;
 }
 
-/* Whether two elements of a result share memory, as they do in an expanded tensor. */
-static int overlaps(const ty_tensor *y) {
-  int n = y->ndim;
-  for (int i = 0; i < n; i++)
-    if (y->shape[i] > 1 && y->stride[i] == 0) return 1;
-  if (y->shape[n - 2] == 1 || y->shape[n - 1] == 1) return 0;
-  int64_t row = y->stride[n - 2], column = y->stride[n - 1];
-  return row > column ? row < column * y->shape[n - 1] : column < row * y->shape[n - 2];
-}
-
 int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta) {
-  TY_TRY(ty_check_real("matmul", "a", a));
-  TY_TRY(ty_check_real("matmul", "b", b));
-  TY_TRY(ty_check_real("matmul", "y", y));
+  TY_TRY(ty_accept_matmul(y, a, b));
   int n = y->ndim;
-  int fits = n >= 2 && a->ndim == n && b->ndim == n;
   int64_t batches = 1;
-  for (int i = 0; fits && i < n - 2; i++) {
-    fits = a->shape[i] == y->shape[i] && b->shape[i] == y->shape[i];
-    batches *= y->shape[i];
-  }
-  fits = fits && a->shape[n - 2] == y->shape[n - 2] && b->shape[n - 1] == y->shape[n - 1] && a->shape[n - 1] == b->shape[n - 2];
-  if (!fits)
-    return ty_fail("matmul: expected (..., M, K) x (..., K, N) -> (..., M, N), got %s x %s -> %s", ty_shape_text(a), ty_shape_text(b),
-                   ty_shape_text(y));
+  for (int i = 0; i < n - 2; i++) batches *= y->shape[i];
   int64_t M = y->shape[n - 2], N = y->shape[n - 1], K = a->shape[n - 1];
   if (M == 0 || N == 0 || batches == 0) return 0;
-  if (M > INT_MAX || N > INT_MAX || K > INT_MAX)
-    return ty_fail("matmul: sizes must be below 2^31, got %s x %s", ty_shape_text(a), ty_shape_text(b));
-  if (overlaps(y)) return ty_fail("matmul: elements of y %s share memory; the result needs memory of its own", ty_shape_text(y));
   int failed = 0;
   /* One matrix a thread, unless they are few and large: each is then shared among all threads. Not by an if clause: inside a region that the
    * clause made serial, OpenMP would start new threads for every product. */
@@ -162,16 +140,11 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
 }
 
 int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b) {
-  TY_TRY(ty_check_dense("linear", "y", y, TY_REAL, 2));
-  if (x->ndim != 2 || w->ndim != 2 || w->shape[1] != x->shape[1] || y->shape[0] != x->shape[0] || y->shape[1] != w->shape[0])
-    return ty_fail("linear: expected x (M, K), w (N, K) -> y (M, N), got %s, %s -> %s", ty_shape_text(x), ty_shape_text(w),
-                   ty_shape_text(y));
+  TY_TRY(ty_accept_linear(y, x, w, b));
   ty_tensor wt = *w;
   wt.shape[0] = w->shape[1], wt.shape[1] = w->shape[0];
   wt.stride[0] = w->stride[1], wt.stride[1] = w->stride[0];
   if (!b) return ty_matmul(y, x, &wt, 0);
-  TY_TRY(ty_check_dense("linear", "b", b, TY_REAL, 1));
-  TY_TRY(ty_check_size("linear", "b", b, 0, w->shape[0]));
   /* The product adds to the bias: one pass over y less than adding it afterwards. */
   int64_t rows = y->shape[0], n = y->shape[1];
   real *out = y->data;

@@ -1,4 +1,5 @@
 /* Images as tensors: bytes to normalised real images. Files are decode.c's and encode.c's, sizes resize.c's. */
+#include "accept.h"
 #include "image.h"
 
 int ty_check_rgb(const char *op, const char *arg, const ty_tensor *t, int ndim) {
@@ -11,18 +12,12 @@ int ty_check_rgb(const char *op, const char *arg, const ty_tensor *t, int ndim) 
 }
 
 int ty_normalize_images(ty_tensor *y, const ty_tensor *x, const ty_tensor *index, const double *mean, const double *std) {
-  const char *op = "normalize_images";
-  TY_TRY(ty_check_dense(op, "x", x, TY_U8, 4));
-  TY_TRY(ty_check_size(op, "x", x, 3, 3));
-  TY_TRY(ty_check_image(op, "y", y));
-  if (index) TY_TRY(ty_check_dense(op, "index", index, TY_I64, 1));
+  TY_TRY(ty_accept_normalize_images(y, x, index));
   int64_t n = x->shape[0], m = index ? index->shape[0] : n, pixels = x->shape[1] * x->shape[2];
-  const int64_t expected[4] = {m, 3, x->shape[1], x->shape[2]};
-  for (int d = 0; d < 4; d++) TY_TRY(ty_check_size(op, "y", y, d, expected[d]));
   const int64_t *at = index ? index->data : NULL;
   for (int64_t i = 0; at && i < m; i++)
     if (at[i] < 0 || at[i] >= n)
-      return ty_fail("%s: index %lld at position %lld is outside 0..%lld", op, (long long)at[i], (long long)i, (long long)n - 1);
+      return ty_fail("normalize_images: index %lld at position %lld is outside 0..%lld", (long long)at[i], (long long)i, (long long)n - 1);
   real table[3][256];
   for (int c = 0; c < 3; c++)
     for (int v = 0; v < 256; v++) table[c][v] = ((real)v / 255 - (real)mean[c]) / (real)std[c];

@@ -1,16 +1,9 @@
 /* Rows by number: gathering and its adjoint. */
-#include "internal.h"
+#include "accept.h"
 
-/* Checks x (n, ...), index (m), y (m, ...) and every index; returns the elements of a row. */
+/* The same checks, and every index. */
 static int check(const char *op, const ty_tensor *rows, const ty_tensor *picked, const ty_tensor *index, int64_t *width) {
-  TY_TRY(ty_check_dense(op, "index", index, TY_I64, -1));
-  if (rows->ndim < 1 || picked->ndim != rows->ndim || picked->shape[0] != ty_numel(index) || rows->dtype != picked->dtype)
-    return ty_fail("%s: %lld indices do not fit %s and %s", op, (long long)ty_numel(index), ty_shape_text(rows), ty_shape_text(picked));
-  *width = 1;
-  for (int i = 1; i < rows->ndim; i++) {
-    if (rows->shape[i] != picked->shape[i]) return ty_fail("%s: rows of %s and %s differ", op, ty_shape_text(rows), ty_shape_text(picked));
-    *width *= rows->shape[i];
-  }
+  TY_TRY(ty_accept_index(op, rows, picked, index, width));
   const int64_t *at = index->data;
   for (int64_t i = 0; i < picked->shape[0]; i++)
     if (at[i] < 0 || at[i] >= rows->shape[0]) {

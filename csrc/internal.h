@@ -16,6 +16,11 @@ enum { TY_REAL = TY_F32 };
 #define R(name) name##f
 #endif
 
+/* The device whose memory this library computes in. */
+#ifndef TY_DEVICE
+#define TY_DEVICE TY_CPU
+#endif
+
 /* Below this many elements a parallel region costs more than it saves. */
 enum { TY_PARALLEL = 16384 };
 
@@ -54,10 +59,26 @@ static inline int ty_is_image(const ty_tensor *t) {
   }
   return 1;
 }
+/* Size classes of cached blocks: 64 bytes up to 1 KiB and then eighths of a power of two, at most 12 % waste. */
+enum { TY_SIZE_CLASSES = 512 };
+static inline int ty_size_class(int64_t bytes, int64_t *rounded) {
+  if (bytes <= 1024) {
+    int64_t n = bytes < 1 ? 1 : (bytes + 63) / 64;
+    *rounded = n * 64;
+    return (int)n;
+  }
+  int top = 63 - __builtin_clzll((uint64_t)(bytes - 1));
+  int shift = top - 3;
+  int64_t eighth = (bytes + ((int64_t)1 << shift) - 1) >> shift; /* 9..16 */
+  *rounded = eighth << shift;
+  return 17 + (top - 10) * 8 + (int)(eighth - 9);
+}
+
 int ty_same_shape(const ty_tensor *a, const ty_tensor *b);
 int ty_same_layout(const ty_tensor *a, const ty_tensor *b); /* same shape, and strides where they matter */
 
-/* Each returns 0, or fails with a sentence that names the op, the argument and what came. */
+/* Each returns 0, or fails with a sentence that names the op, the argument and what came. All of them check the device. */
+int ty_check_device(const char *op, const char *arg, const ty_tensor *t);
 int ty_check_real(const char *op, const char *arg, const ty_tensor *t);
 int ty_check_dense(const char *op, const char *arg, const ty_tensor *t, int dtype, int ndim); /* ndim -1: any */
 int ty_check_image(const char *op, const char *arg, const ty_tensor *t);

@@ -1,16 +1,8 @@
 /* Cross entropy with integer targets. */
+#include "accept.h"
 #include "fast_math.h"
 
-static int check_scalar(const char *op, const char *arg, const ty_tensor *t) {
-  TY_TRY(ty_check_real(op, arg, t));
-  return ty_numel(t) == 1 ? 0 : ty_fail("%s: %s must be a scalar, got shape %s", op, arg, ty_shape_text(t));
-}
-
-static int check(const char *op, const ty_tensor *p, const ty_tensor *target) {
-  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 2));
-  TY_TRY(ty_check_dense(op, "target", target, TY_I64, 1));
-  TY_TRY(ty_check_size(op, "target", target, 0, p->shape[0]));
-  if (p->shape[0] == 0 || p->shape[1] == 0) return ty_fail("%s: expected at least one row and one class, got %s", op, ty_shape_text(p));
+static int check_targets(const char *op, const ty_tensor *p, const ty_tensor *target) {
   const int64_t *t = target->data;
   for (int64_t r = 0; r < p->shape[0]; r++)
     if (t[r] < 0 || t[r] >= p->shape[1])
@@ -20,10 +12,8 @@ static int check(const char *op, const ty_tensor *p, const ty_tensor *target) {
 }
 
 int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target) {
-  TY_TRY(check("cross_entropy", p, target));
-  TY_TRY(ty_check_dense("cross_entropy", "x", x, TY_REAL, 2));
-  if (!ty_same_shape(x, p)) return ty_fail("cross_entropy: p %s must have the shape of x %s", ty_shape_text(p), ty_shape_text(x));
-  TY_TRY(check_scalar("cross_entropy", "loss", loss));
+  TY_TRY(ty_accept_cross_entropy(loss, p, x, target));
+  TY_TRY(check_targets("cross_entropy", p, target));
   int64_t rows = x->shape[0], n = x->shape[1];
   const int64_t *t = target->data;
   double *losses = ty_alloc(rows * 8), total = 0;
@@ -51,11 +41,8 @@ int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty
 }
 
 int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target) {
-  TY_TRY(check("cross_entropy backward", p, target));
-  TY_TRY(ty_check_dense("cross_entropy backward", "dx", dx, TY_REAL, 2));
-  TY_TRY(check_scalar("cross_entropy backward", "dloss", dloss));
-  if (!ty_same_shape(dx, p))
-    return ty_fail("cross_entropy backward: dx %s must have the shape of p %s", ty_shape_text(dx), ty_shape_text(p));
+  TY_TRY(ty_accept_cross_entropy_back(dx, dloss, p, target));
+  TY_TRY(check_targets("cross_entropy backward", p, target));
   int64_t rows = p->shape[0], n = p->shape[1];
   real scale = *(const real *)dloss->data / (real)rows;
   const int64_t *t = target->data;

@@ -1,7 +1,7 @@
 /* Elementwise operations: the rows of map.def expanded over the strided loop. Knows no gradients' flow: a derivative is one more
  * elementwise operation. */
+#include "accept.h"
 #include "fast_math.h"
-#include "strided.h"
 
 enum { INPUTS = TY_OPERANDS - 1, SPAN = 1024 };
 
@@ -22,23 +22,8 @@ static inline real fast_tanh(real x) {
 }
 #endif
 
-/* The output's shape must be the one that the inputs broadcast to, not merely one that they fit into. */
-static int check_shape(const char *op, const ty_tensor *y, const ty_tensor *const *inputs, int count) {
-  for (int i = 1; i <= y->ndim; i++) {
-    int64_t size = y->shape[y->ndim - i];
-    int found = size == 1;
-    for (int k = 0; k < count; k++) found = found || (i <= inputs[k]->ndim && inputs[k]->shape[inputs[k]->ndim - i] == size);
-    if (!found)
-      return ty_fail("%s: the output has shape %s, but %s and %s do not broadcast to that", op, ty_shape_text(y),
-                     ty_shape_text(inputs[0]), ty_shape_text(inputs[count - 1]));
-  }
-  return 0;
-}
-
 static int run(const char *op, ty_row_loop loop, ty_tensor *y, const ty_tensor *const *inputs, int count) {
-  TY_TRY(ty_check_real(op, "the output", y));
-  for (int i = 0; i < count; i++) TY_TRY(ty_check_real(op, "an input", inputs[i]));
-  TY_TRY(check_shape(op, y, inputs, count));
+  TY_TRY(ty_accept_map(op, y, inputs, count));
   return ty_strided(op, loop, y, inputs, count);
 }
 

@@ -1,7 +1,7 @@
 /* Batch norm (with the residual sum and the ReLU that follow it in a ResNet) and layer norm.
  * Sums run over blocks of rows whose size depends on the shape alone, and blocks are joined in order: the thread count does not
  * change a result. Variances are sums of squares about a mean, never differences of large numbers. */
-#include "internal.h"
+#include "accept.h"
 
 /* A block stays in the second-level cache between its two readings, and is short enough for plain sums. */
 enum { BLOCK_ELEMENTS = 16384, MIN_BLOCK_ROWS = 16, MAX_BLOCK_ROWS = 512 };
@@ -21,21 +21,6 @@ static int64_t rows_in(const grid *g, int64_t block) { return min(g->block_rows,
 
 static int no_memory(const char *op, int64_t bytes) {
   return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
-}
-
-/* ---- batch norm: checks ---- */
-
-static int check_rows(const char *op, const char *name, const ty_tensor *t) {
-  return t->ndim == 2 ? ty_check_dense(op, name, t, TY_REAL, 2) : ty_check_image(op, name, t);
-}
-static int check_like(const char *op, const char *name, const ty_tensor *t, const ty_tensor *x) {
-  TY_TRY(check_rows(op, name, t));
-  if (ty_same_shape(t, x)) return 0;
-  return ty_fail("%s: %s must have x's shape %s, got %s", op, name, ty_shape_text(x), ty_shape_text(t));
-}
-static int check_vector(const char *op, const char *name, const ty_tensor *t, int64_t size) {
-  TY_TRY(ty_check_dense(op, name, t, TY_REAL, 1));
-  return ty_check_size(op, name, t, 0, size);
 }
 
 /* ---- batch norm: forward ---- */
@@ -105,28 +90,12 @@ static void scale_rows(real *y, const real *x, const real *mean, const real *sca
   }
 }
 
-static int check_forward(const char *op, const ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
-                         const ty_tensor *residual, grid *g) {
-  TY_TRY(check_rows(op, "x", x));
-  TY_TRY(check_like(op, "y", y, x));
-  if (residual) TY_TRY(check_like(op, "residual", residual, x));
-  int64_t channels = x->shape[1];
-  TY_TRY(check_vector(op, "weight", weight, channels));
-  TY_TRY(check_vector(op, "bias", bias, channels));
-  *g = grid_of(channels ? ty_numel(x) / channels : 0, channels);
-  return 0;
-}
-
 int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
                   const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual, int relu, double momentum, double eps) {
   static const char op[] = "batch_norm";
-  grid g;
-  TY_TRY(check_forward(op, y, x, weight, bias, residual, &g));
-  TY_TRY(check_vector(op, "mean", mean, g.channels));
-  TY_TRY(check_vector(op, "rstd", rstd, g.channels));
-  if (running_mean) TY_TRY(check_vector(op, "running_mean", running_mean, g.channels));
-  if (running_var) TY_TRY(check_vector(op, "running_var", running_var, g.channels));
-  if (g.rows == 1) return ty_fail("%s: training needs more than one value per channel, got x of shape %s", op, ty_shape_text(x));
+  ty_matrix size;
+  TY_TRY(ty_accept_batch_norm(&size, y, mean, rstd, running_mean, running_var, x, weight, bias, residual));
+  grid g = grid_of(size.rows, size.columns);
   int64_t bytes = (2 * g.blocks + 1) * g.channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * g.channels;
   if (!parts) return no_memory(op, bytes);
@@ -164,10 +133,9 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
 int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
                        const ty_tensor *running_var, const ty_tensor *residual, int relu, double eps) {
   static const char op[] = "batch_norm_eval";
-  grid g;
-  TY_TRY(check_forward(op, y, x, weight, bias, residual, &g));
-  TY_TRY(check_vector(op, "running_mean", running_mean, g.channels));
-  TY_TRY(check_vector(op, "running_var", running_var, g.channels));
+  ty_matrix size;
+  TY_TRY(ty_accept_batch_norm_eval(&size, y, x, weight, bias, running_mean, running_var, residual));
+  grid g = grid_of(size.rows, size.columns);
   int64_t bytes = g.channels * (int64_t)sizeof(real);
   real *scale = ty_alloc(bytes);
   if (!scale) return no_memory(op, bytes);
@@ -232,18 +200,10 @@ static void input_gradients(real *dx, real *dresidual, const real *dy, const rea
 int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
                        const ty_tensor *y, const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd, int relu, int fixed) {
   static const char op[] = "batch_norm_back";
-  TY_TRY(check_rows(op, "x", x));
-  TY_TRY(check_like(op, "dx", dx, x));
-  TY_TRY(check_like(op, "dy", dy, x));
-  TY_TRY(check_like(op, "y", y, x));
-  if (dresidual) TY_TRY(check_like(op, "dresidual", dresidual, x));
-  int64_t channels = x->shape[1];
-  TY_TRY(check_vector(op, "dweight", dweight, channels));
-  TY_TRY(check_vector(op, "dbias", dbias, channels));
-  TY_TRY(check_vector(op, "weight", weight, channels));
-  TY_TRY(check_vector(op, "mean", mean, channels));
-  TY_TRY(check_vector(op, "rstd", rstd, channels));
-  grid g = grid_of(channels ? ty_numel(x) / channels : 0, channels);
+  ty_matrix size;
+  TY_TRY(ty_accept_batch_norm_back(&size, dx, dweight, dbias, dresidual, dy, x, y, weight, mean, rstd));
+  grid g = grid_of(size.rows, size.columns);
+  int64_t channels = g.channels;
   int64_t bytes = (2 * g.blocks + 3) * channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * channels, *shift = scale + channels, *slope = shift + channels;
   if (!parts) return no_memory(op, bytes);
@@ -282,25 +242,11 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
 
 /* ---- layer norm ---- */
 
-static int check_layer(const char *op, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd, grid *g) {
-  TY_TRY(ty_check_dense(op, "x", x, TY_REAL, -1));
-  if (x->ndim < 1 || x->shape[x->ndim - 1] < 1)
-    return ty_fail("%s: x must have a last dim of at least one value, got shape %s", op, ty_shape_text(x));
-  int64_t channels = x->shape[x->ndim - 1];
-  *g = grid_of(ty_numel(x) / channels, channels);
-  TY_TRY(check_vector(op, "weight", weight, channels));
-  TY_TRY(check_vector(op, "mean", mean, g->rows));
-  return check_vector(op, "rstd", rstd, g->rows);
-}
-
 int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
                   double eps) {
-  static const char op[] = "layer_norm";
-  grid g;
-  TY_TRY(check_layer(op, x, weight, mean, rstd, &g));
-  TY_TRY(ty_check_dense(op, "y", y, TY_REAL, -1));
-  if (!ty_same_shape(y, x)) return ty_fail("%s: y must have x's shape %s, got %s", op, ty_shape_text(x), ty_shape_text(y));
-  TY_TRY(check_vector(op, "bias", bias, g.channels));
+  ty_matrix size;
+  TY_TRY(ty_accept_layer_norm(&size, y, mean, rstd, x, weight, bias));
+  grid g = grid_of(size.rows, size.columns);
   const real *w = weight->data, *offset = bias->data;
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
   for (int64_t r = 0; r < g.rows; r++) {
@@ -341,14 +287,9 @@ static void layer_row_back(real *dx, real *dweight, real *dbias, const real *dy,
 int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x,
                        const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd) {
   static const char op[] = "layer_norm_back";
-  grid g;
-  TY_TRY(check_layer(op, x, weight, mean, rstd, &g));
-  TY_TRY(ty_check_dense(op, "dx", dx, TY_REAL, -1));
-  TY_TRY(ty_check_dense(op, "dy", dy, TY_REAL, -1));
-  if (!ty_same_shape(dx, x) || !ty_same_shape(dy, x))
-    return ty_fail("%s: dx and dy must have x's shape %s, got %s and %s", op, ty_shape_text(x), ty_shape_text(dx), ty_shape_text(dy));
-  TY_TRY(check_vector(op, "dweight", dweight, g.channels));
-  TY_TRY(check_vector(op, "dbias", dbias, g.channels));
+  ty_matrix size;
+  TY_TRY(ty_accept_layer_norm_back(&size, dx, dweight, dbias, dy, x, weight, mean, rstd));
+  grid g = grid_of(size.rows, size.columns);
   int64_t bytes = 2 * g.blocks * g.channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes);
   if (!parts) return no_memory(op, bytes);

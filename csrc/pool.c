@@ -1,5 +1,5 @@
 /* Pooling of channels-last images: max with the winner's place saved for backward, and the global average. */
-#include "internal.h"
+#include "accept.h"
 
 /* Channels are taken in blocks that stay in registers; a whole block has loops of constant length. */
 enum { BLOCK = 16 };
@@ -12,28 +12,6 @@ typedef int32_t place;
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* The pooled image is y or dy, the full one x or dx. */
-static int check_window(const char *op, const char *y_name, const ty_tensor *y, const ty_tensor *index, const char *x_name,
-                        const ty_tensor *x, int kernel, int stride, int padding) {
-  TY_TRY(ty_check_image(op, y_name, y));
-  TY_TRY(ty_check_image(op, x_name, x));
-  if (index->dtype != TY_U8 || !ty_is_image(index) || !ty_same_shape(index, y))
-    return ty_fail("%s: index must be uint8 and channels-last of %s's shape %s, got %s %s", op, y_name, ty_shape_text(y),
-                   ty_dtype_name(index->dtype), ty_shape_text(index));
-  if (kernel < 1 || kernel > 16 || stride < 1 || padding < 0 || 2 * padding > kernel)
-    return ty_fail("%s: expected a kernel of 1 to 16, a stride of at least 1 and a padding of at most half the kernel, got %d, %d and %d",
-                   op, kernel, stride, padding);
-  int64_t slack_h = x->shape[2] + 2 * padding - kernel, slack_w = x->shape[3] + 2 * padding - kernel;
-  if (slack_h < 0 || slack_w < 0 || x->shape[2] < 1 || x->shape[3] < 1)
-    return ty_fail("%s: a kernel of %dx%d does not fit into %s of shape %s with padding %d", op, kernel, kernel, x_name,
-                   ty_shape_text(x), padding);
-  int64_t oh = slack_h / stride + 1, ow = slack_w / stride + 1;
-  if (y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != oh || y->shape[3] != ow)
-    return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)x->shape[0], (long long)x->shape[1],
-                   (long long)oh, (long long)ow, ty_shape_text(y));
-  return 0;
-}
 
 /* A window's pixels: rows x columns exist, the first of them at place `first` of a kernel x kernel window. */
 typedef struct { int64_t rows, columns, row_step, column_step, first, kernel; } window;
@@ -66,7 +44,7 @@ INLINE void max_of(real *y, uint8_t *index, const real *x, const window *at, int
 }
 
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
-  TY_TRY(check_window("max_pool2d", "y", y, index, "x", x, kernel, stride, padding));
+  TY_TRY(ty_accept_window("max_pool2d", "y", y, index, "x", x, kernel, stride, padding));
   int64_t n = x->shape[0], c = x->shape[1], h = x->shape[2], w = x->shape[3], oh = y->shape[2], ow = y->shape[3];
   const real *from = x->data;
   real *to = y->data;
@@ -110,7 +88,7 @@ INLINE void collect(real *dx, const real *dy, const uint8_t *index, const window
 
 /* Each input pixel collects from the windows that contain it, so no two threads write to one place. */
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {
-  TY_TRY(check_window("max_pool2d_back", "dy", dy, index, "dx", dx, kernel, stride, padding));
+  TY_TRY(ty_accept_window("max_pool2d_back", "dy", dy, index, "dx", dx, kernel, stride, padding));
   int64_t n = dx->shape[0], c = dx->shape[1], h = dx->shape[2], w = dx->shape[3], oh = dy->shape[2], ow = dy->shape[3];
   const real *from = dy->data;
   real *to = dx->data;
@@ -129,17 +107,8 @@ int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *inde
   return 0;
 }
 
-/* The pooled matrix is y or dy, the image x or dx. */
-static int check_average(const char *op, const char *y_name, const ty_tensor *y, const char *x_name, const ty_tensor *x) {
-  TY_TRY(ty_check_dense(op, y_name, y, TY_REAL, 2));
-  TY_TRY(ty_check_image(op, x_name, x));
-  if (x->shape[2] * x->shape[3] < 1) return ty_fail("%s: %s must have at least one pixel, got shape %s", op, x_name, ty_shape_text(x));
-  TY_TRY(ty_check_size(op, y_name, y, 0, x->shape[0]));
-  return ty_check_size(op, y_name, y, 1, x->shape[1]);
-}
-
 int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(check_average("avg_pool2d", "y", y, "x", x));
+  TY_TRY(ty_accept_average("avg_pool2d", "y", y, "x", x));
   int64_t n = x->shape[0], c = x->shape[1], pixels = x->shape[2] * x->shape[3];
   const real *from = x->data;
   real *to = y->data, scale = 1 / (real)pixels;
@@ -158,7 +127,7 @@ int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x) {
 }
 
 int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy) {
-  TY_TRY(check_average("avg_pool2d_back", "dy", dy, "dx", dx));
+  TY_TRY(ty_accept_average("avg_pool2d_back", "dy", dy, "dx", dx));
   int64_t n = dx->shape[0], c = dx->shape[1], pixels = dx->shape[2] * dx->shape[3];
   const real *from = dy->data;
   real *to = dx->data, scale = 1 / (real)pixels;

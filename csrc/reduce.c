@@ -1,5 +1,6 @@
 /* Reductions: sums over any dims, and softmax, normalisation and maximum over the last one. Partial sums have fixed extents, so results
  * do not depend on the number of threads. */
+#include "accept.h"
 #include "fast_math.h"
 
 /* ---- sum ----
@@ -8,32 +9,6 @@
 
 enum { CHUNK = 4096, COLUMNS = 256, FLOAT_ROWS = 64, BLOCK_ROWS = 1024, SHORT_RUN = 16 };
 
-/* One group of x's dims, ordered by x's memory and merged where they are one run; out: y's strides. */
-typedef struct dims { int n; int64_t total, shape[TY_MAX_DIMS], stride[TY_MAX_DIMS], out[TY_MAX_DIMS]; } dims;
-
-static void add_dim(dims *g, int64_t size, int64_t stride, int64_t out) {
-  g->total *= size;
-  if (size == 1) return;
-  int at = g->n++;
-  for (; at > 0 && g->stride[at - 1] < stride; at--) {
-    g->shape[at] = g->shape[at - 1];
-    g->stride[at] = g->stride[at - 1];
-    g->out[at] = g->out[at - 1];
-  }
-  g->shape[at] = size;
-  g->stride[at] = stride;
-  g->out[at] = out;
-}
-static void merge(dims *g) {
-  int last = 0;
-  for (int i = 1; i < g->n; i++) {
-    if (g->stride[last] == g->shape[i] * g->stride[i] && g->out[last] == g->shape[i] * g->out[i]) g->shape[last] *= g->shape[i];
-    else g->shape[++last] = g->shape[i];
-    g->stride[last] = g->stride[i];
-    g->out[last] = g->out[i];
-  }
-  if (g->n) g->n = last + 1;
-}
 /* Offset of element index of the first n dims. */
 static int64_t offset_of(int64_t index, int n, const int64_t *shape, const int64_t *stride) {
   if (n == 1) return index * stride[0];
@@ -76,7 +51,7 @@ static int sum_all(real *y, const real *x, int64_t n, int64_t stride) {
 }
 
 /* Every element of y is a sum along memory. */
-static void sum_runs(real *y, const real *x, const dims *kept, const dims *reduced) {
+static void sum_runs(real *y, const real *x, const ty_dims *kept, const ty_dims *reduced) {
   int inner = reduced->n - 1;
   int64_t run = reduced->n ? reduced->shape[inner] : reduced->total, step = reduced->n ? reduced->stride[inner] : 1;
   int64_t runs = reduced->total ? reduced->total / run : 0;
@@ -90,7 +65,7 @@ static void sum_runs(real *y, const real *x, const dims *kept, const dims *reduc
 }
 
 /* total (columns) = sum over rows start to end. */
-static void sum_columns(double *total, const real *x, const dims *reduced, int64_t start, int64_t end, int64_t columns) {
+static void sum_columns(double *total, const real *x, const ty_dims *reduced, int64_t start, int64_t end, int64_t columns) {
   for (int64_t j = 0; j < columns; j++) total[j] = 0;
   for (int64_t r = start; r < end;) {
     real part[COLUMNS] = {0};
@@ -104,7 +79,7 @@ static void sum_columns(double *total, const real *x, const dims *reduced, int64
 }
 
 /* Sums across memory: x's innermost kept dim has unit stride. Tiles of columns and blocks of rows in parallel, then the blocks in order. */
-static int sum_rows(real *y, const real *x, const dims *kept, const dims *reduced) {
+static int sum_rows(real *y, const real *x, const ty_dims *kept, const ty_dims *reduced) {
   int inner = kept->n - 1;
   int64_t width = kept->shape[inner], step = kept->out[inner], outer = kept->total / width;
   int64_t tiles = (width + COLUMNS - 1) / COLUMNS, blocks = (reduced->total + BLOCK_ROWS - 1) / BLOCK_ROWS;
@@ -131,18 +106,9 @@ static int sum_rows(real *y, const real *x, const dims *kept, const dims *reduce
 }
 
 int ty_sum(ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(ty_check_real("sum", "x", x));
-  TY_TRY(ty_check_real("sum", "y", y));
-  if (y->ndim != x->ndim) return ty_fail("sum: y %s must have as many dims as x %s", ty_shape_text(y), ty_shape_text(x));
-  dims kept = {.total = 1}, reduced = {.total = 1};
-  for (int i = 0; i < x->ndim; i++) {
-    int gone = y->shape[i] == 1 && x->shape[i] != 1;
-    if (!gone && y->shape[i] != x->shape[i]) return ty_fail("sum: y %s does not reduce x %s", ty_shape_text(y), ty_shape_text(x));
-    add_dim(gone ? &reduced : &kept, x->shape[i], x->stride[i], gone ? 0 : y->stride[i]);
-  }
+  ty_dims kept, reduced;
+  TY_TRY(ty_accept_sum(&kept, &reduced, y, x));
   if (kept.total == 0) return 0;
-  merge(&kept);
-  merge(&reduced);
   if (kept.n == 0 && reduced.n == 1) return sum_all(y->data, x->data, reduced.total, reduced.stride[0]);
   if (kept.n && reduced.n && kept.stride[kept.n - 1] == 1) return sum_rows(y->data, x->data, &kept, &reduced);
   sum_runs(y->data, x->data, &kept, &reduced);
@@ -150,14 +116,6 @@ int ty_sum(ty_tensor *y, const ty_tensor *x) {
 }
 
 /* ---- along the last dim ---- */
-
-static int64_t last_size(const ty_tensor *x) { return x->ndim ? x->shape[x->ndim - 1] : 1; }
-
-static int check_like(const char *op, const char *arg, const ty_tensor *t, const ty_tensor *model) {
-  TY_TRY(ty_check_dense(op, arg, t, TY_REAL, -1));
-  if (ty_same_shape(t, model)) return 0;
-  return ty_fail("%s: %s has shape %s, expected %s", op, arg, ty_shape_text(t), ty_shape_text(model));
-}
 
 /* The first index of the largest of n elements; a NaN counts as largest. */
 static int64_t largest(const real *x, int64_t n, int64_t stride) {
@@ -175,16 +133,9 @@ static int64_t largest(const real *x, int64_t n, int64_t stride) {
 }
 
 int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x) {
-  TY_TRY(ty_check_real("max", "x", x));
-  TY_TRY(ty_check_dense("max", "y", y, TY_REAL, x->ndim));
-  TY_TRY(ty_check_dense("max", "index", index, TY_I64, x->ndim));
-  ty_tensor expected = *x;
-  if (x->ndim) expected.shape[x->ndim - 1] = 1;
-  if (!ty_same_shape(y, &expected) || !ty_same_shape(index, &expected))
-    return ty_fail("max: y and index for x %s must be %s, got %s and %s", ty_shape_text(x), ty_shape_text(&expected), ty_shape_text(y),
-                   ty_shape_text(index));
-  int64_t n = last_size(x), rows = ty_numel(y), step = x->ndim ? x->stride[x->ndim - 1] : 1;
-  if (n == 0) return ty_fail("max: the last dim of %s is empty", ty_shape_text(x));
+  ty_matrix m;
+  TY_TRY(ty_accept_max(&m, y, index, x));
+  int64_t n = m.columns, rows = m.rows, step = x->ndim ? x->stride[x->ndim - 1] : 1;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *row = (const real *)x->data + offset_of(r, x->ndim - 1, x->shape, x->stride);
@@ -196,9 +147,9 @@ int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x) {
 }
 
 int ty_softmax(ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(ty_check_dense("softmax", "x", x, TY_REAL, -1));
-  TY_TRY(check_like("softmax", "y", y, x));
-  int64_t n = last_size(x), rows = n ? ty_numel(x) / n : 0;
+  ty_matrix m;
+  TY_TRY(ty_accept_softmax(&m, y, x));
+  int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *in = (const real *)x->data + r * n;
@@ -218,10 +169,9 @@ int ty_softmax(ty_tensor *y, const ty_tensor *x) {
 }
 
 int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y) {
-  TY_TRY(ty_check_dense("softmax backward", "y", y, TY_REAL, -1));
-  TY_TRY(check_like("softmax backward", "dy", dy, y));
-  TY_TRY(check_like("softmax backward", "dx", dx, y));
-  int64_t n = last_size(y), rows = n ? ty_numel(y) / n : 0;
+  ty_matrix m;
+  TY_TRY(ty_accept_softmax_back(&m, dx, dy, y));
+  int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;
@@ -235,11 +185,9 @@ int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y) {
 }
 
 int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) {
-  TY_TRY(ty_check_dense("normalize", "x", x, TY_REAL, -1));
-  TY_TRY(check_like("normalize", "y", y, x));
-  TY_TRY(ty_check_dense("normalize", "norm", norm, TY_REAL, 1));
-  int64_t n = last_size(x), rows = n ? ty_numel(x) / n : 0;
-  TY_TRY(ty_check_size("normalize", "norm", norm, 0, rows));
+  ty_matrix m;
+  TY_TRY(ty_accept_normalize(&m, y, norm, x));
+  int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *in = (const real *)x->data + r * n;
@@ -256,12 +204,9 @@ int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) 
 }
 
 int ty_normalize_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y, const ty_tensor *norm, double eps) {
-  TY_TRY(ty_check_dense("normalize backward", "y", y, TY_REAL, -1));
-  TY_TRY(check_like("normalize backward", "dy", dy, y));
-  TY_TRY(check_like("normalize backward", "dx", dx, y));
-  TY_TRY(ty_check_dense("normalize backward", "norm", norm, TY_REAL, 1));
-  int64_t n = last_size(y), rows = n ? ty_numel(y) / n : 0;
-  TY_TRY(ty_check_size("normalize backward", "norm", norm, 0, rows));
+  ty_matrix m;
+  TY_TRY(ty_accept_normalize_back(&m, dx, dy, y, norm));
+  int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;

@@ -3,15 +3,8 @@
 
 enum { BLOCK = 8192 };
 
-typedef struct plan {
-  int ndim, operands;
-  int64_t shape[TY_MAX_DIMS], stride[TY_OPERANDS][TY_MAX_DIMS];
-  char *data[TY_OPERANDS];
-  int size[TY_OPERANDS]; /* bytes of an element */
-} plan;
-
 /* Operand k broadcast to the output's shape: missing and size-1 dims get stride 0. */
-static int add_operand(plan *p, const char *op, const ty_tensor *y, const ty_tensor *t) {
+static int add_operand(ty_plan *p, const char *op, const ty_tensor *y, const ty_tensor *t) {
   if (t->ndim > y->ndim) return ty_fail("%s: %s does not broadcast to %s", op, ty_shape_text(t), ty_shape_text(y));
   int k = p->operands++;
   p->data[k] = t->data;
@@ -25,7 +18,7 @@ static int add_operand(plan *p, const char *op, const ty_tensor *y, const ty_ten
   return 0;
 }
 
-static void swap_dims(plan *p, int i, int j) {
+static void swap_dims(ty_plan *p, int i, int j) {
   int64_t t = p->shape[i];
   p->shape[i] = p->shape[j];
   p->shape[j] = t;
@@ -37,7 +30,7 @@ static void swap_dims(plan *p, int i, int j) {
 }
 
 /* Orders dims by the output's strides and merges those that are one run for every operand, so that the inner loop is long. */
-static void simplify(plan *p) {
+static void simplify(ty_plan *p) {
   int n = 0;
   for (int i = 0; i < p->ndim; i++) {
     if (p->shape[i] == 1) continue;
@@ -60,7 +53,7 @@ static void simplify(plan *p) {
   p->ndim = n ? last + 1 : 0;
 }
 
-static void run_block(const plan *p, ty_row_loop loop, int64_t outer, int64_t start, int64_t count) {
+static void run_block(const ty_plan *p, ty_row_loop loop, int64_t outer, int64_t start, int64_t count) {
   void *data[TY_OPERANDS];
   int64_t stride[TY_OPERANDS];
   int inner = p->ndim - 1;
@@ -76,11 +69,9 @@ static void run_block(const plan *p, ty_row_loop loop, int64_t outer, int64_t st
   loop(count, data, stride);
 }
 
-static void execute(plan *p, ty_row_loop loop) {
-  int64_t total = 1;
-  for (int i = 0; i < p->ndim; i++) total *= p->shape[i];
+static void execute(const ty_plan *p, ty_row_loop loop) {
+  int64_t total = p->total;
   if (total == 0) return;
-  simplify(p);
   if (p->ndim == 0) {
     void *data[TY_OPERANDS];
     const int64_t zeros[TY_OPERANDS] = {0};
@@ -101,11 +92,18 @@ static void execute(plan *p, ty_row_loop loop) {
   }
 }
 
+int ty_plan_strided(ty_plan *p, const char *op, const ty_tensor *y, const ty_tensor *const *inputs, int count) {
+  *p = (ty_plan){.ndim = y->ndim, .total = ty_numel(y)};
+  for (int i = 0; i < y->ndim; i++) p->shape[i] = y->shape[i];
+  TY_TRY(add_operand(p, op, y, y));
+  for (int i = 0; i < count; i++) TY_TRY(add_operand(p, op, y, inputs[i]));
+  simplify(p);
+  return 0;
+}
+
 int ty_strided(const char *op, ty_row_loop loop, ty_tensor *y, const ty_tensor *const *inputs, int count) {
-  plan p = {.ndim = y->ndim};
-  for (int i = 0; i < y->ndim; i++) p.shape[i] = y->shape[i];
-  TY_TRY(add_operand(&p, op, y, y));
-  for (int i = 0; i < count; i++) TY_TRY(add_operand(&p, op, y, inputs[i]));
+  ty_plan p;
+  TY_TRY(ty_plan_strided(&p, op, y, inputs, count));
   execute(&p, loop);
   return 0;
 }

@@ -15,17 +15,33 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 2, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 3, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
+enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
 /* A view of memory: shape and strides in elements. Owns nothing. Scalars have ndim 0. */
 typedef struct ty_tensor {
   void *data;
-  int32_t ndim, dtype;
+  int32_t ndim;
+  int16_t dtype, device;
   int64_t shape[6], stride[6];
 } ty_tensor;
 
-/* ---- cpu.c: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
+/* ---- device.cu: the device libraries only ---- */
+int ty_open(void);               /* finds the device; the first call. On failure ty_error() says why none can be used */
+const char *ty_device_text(void); /* what was found, with versions */
+/* Between the host's memory and a block of ty_alloc's. Download waits for all work before it, and fails as ty_sync does. */
+int ty_upload(void *block, const void *host, int64_t bytes);
+int ty_download(void *host, const void *block, int64_t bytes);
+/* Waits for all work. Fails when a kernel did, or when one found an index out of range: that is known only then. */
+int ty_sync(void);
+
+/* Whether cuDNN makes a plan for one convolution on a device that need not be here. device: its properties, as cuDNN's JSON; direction 0 forward,
+ * 1 and 2 backward for the input and for the weight; the tensors' shapes count, not their data. workspace [out]: bytes that the plan needs. */
+int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
+                 int64_t *workspace);
+
+/* ---- cpu.c, the CPU libraries only: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
 const char *ty_level(void);                       /* what this library was compiled for */
 const char *ty_level_lacks(const char *level);    /* NULL where this machine runs the level, else what it lacks, such as "avx512f" */
 

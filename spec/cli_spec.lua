@@ -44,7 +44,7 @@ describe('./tycho', function()
       ['env_ratio=0.5'] = 'env_ratio',
       [''] = 'data_dir is not set',
       ['data_dir=/nonexistent'] = 'data_dir=/nonexistent',
-      ['device=cuda'] = 'device must be auto or cpu, got cuda',
+      ['device=gpu'] = 'device must be auto, cpu or cuda, got gpu',
       ['threads=0.5'] = 'threads must be a whole number from 0 to',
       ['resume=/nonexistent'] = 'resume=/nonexistent',
     } do

@@ -137,7 +137,7 @@ describe('stacked heads', function()
     local raw, states = g:normal_tensor { count, batch, width }, g:normal_tensor { batch, 6 }
     local labels = tycho.tensor({ 0, 1, 4, 2, 2, 3, 0 }, 'i64')
     tycho.rng.seed(3)
-    local probe = probes.new(count, width, 1e-2, classes)
+    local probe = probes.new(count, width, 1e-2, 'cpu', classes)
     local apart = {}
     for i = 0, count - 1 do
       local nets = { rotation = models.mlp(width, 1024, 4), color = tycho.nn.Linear(width, 2), class = tycho.nn.Linear(width, classes) }

@@ -7,9 +7,9 @@ local op = require 'tycho.op'
 -- Results of fn() with the named level as the float library.
 local function on_level(name, fn)
   local was = lib.cpu
-  lib.cpu = lib.level(name)
+  lib.devices.cpu.float = lib.level(name)
   local results = { pcall(fn) }
-  lib.cpu = was
+  lib.devices.cpu.float = was
   assert(results[1], results[2])
   return unpack(results, 2)
 end

@@ -127,7 +127,7 @@ describe('a value that cannot work', function()
     { 'log_interval=0', 'log_interval must be a whole number >= 1' },
     { 'save_interval=-5', 'save_interval must be a whole number >= 1' },
     { 'checkpoint_minutes=-1', 'checkpoint_minutes must be a number >= 0' },
-    { 'device=cuda', 'device must be auto or cpu, got cuda' },
+    { 'device=gpu', 'device must be auto, cpu or cuda, got gpu' },
     { 'threads=0.5', 'threads must be a whole number from 0 to ' },
     { 'threads=100000', 'threads must be a whole number from 0 to ' },
     { 'name=a/b', 'name must be a name for a folder' },

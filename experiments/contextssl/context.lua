@@ -37,9 +37,10 @@ function M.embed(model, f, r, memory) return M.attend(model, M.project(model, f,
 function M.project(model, f, r)
   return tycho.no_grad(function()
     local predictor = model.predictor
+    f = f:to(model:device())
     local tokens = f
     if not predictor.options.is_invariant then
-      tokens = tycho.cat({ f, r or tycho.zeros { f:size(0), predictor.options.actions } }, 1)
+      tokens = tycho.cat({ f, r and r:to(f.device) or tycho.zeros({ f:size(0), predictor.options.actions }, 'f32', f.device) }, 1)
     end
     return predictor:project(tokens:reshape { f:size(0), 1, tokens:size(1) })
   end)

@@ -2,6 +2,7 @@
 -- samples. Images of a tree are decoded when they are first needed and kept while there is room; those of a packed file are never read whole.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local device = require 'tycho.device'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
 local loader = require 'tycho.data.loader'
@@ -46,10 +47,11 @@ end
 
 -- options: data_dir (a folder with SPLIT.pack in it, or one in 3DIEBench's layout), resolution, split ('train' or 'val'), image_mean, image_std,
 -- classes (labels must be below it; nil: any), on_bad ('error', the default, or 'skip': see tree.lua), workers (decoding threads, at most the
--- machine's cores; 0: none beside the caller's; default 16), max_cached (bytes of decoded images of a tree to keep; default 2 GB).
+-- machine's cores; 0: none beside the caller's; default 16), max_cached (bytes of decoded images of a tree to keep; default 2 GB), device (where
+-- batches are; default 'cpu').
 function M.open(options)
   local self = setmetatable({ split = options.split, resolution = options.resolution, mean = options.image_mean, std = options.image_std,
-    workers = options.workers or 16 }, Dataset)
+    workers = options.workers or 16, device = options.device or 'cpu' }, Dataset)
   tree.check(options)
   local path = ('%s/%s.pack'):format(options.data_dir, self.split)
   if lfs.attributes(path) then open_pack(self, path, options) else open_tree(self, options) end
@@ -62,7 +64,8 @@ end
 -- The split of the data set that the settings name.
 function M.of(config, split)
   return M.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
-    image_std = config.image_std, classes = config.classes, on_bad = config.on_bad, workers = config.workers }
+    image_std = config.image_std, classes = config.classes, on_bad = config.on_bad, workers = config.workers,
+    device = device.choose(config.device or 'cpu') }
 end
 
 function Dataset:size() return #self.objects end
@@ -141,14 +144,21 @@ function Dataset:prefetch(items)
   end
 end
 
+-- Normalised images (n,3,H,W) of rows `items` of pixels, or of its first n where that is a number, on the data set's device, to which bytes go.
+local function normalized(self, pixels, items)
+  local index = type(items) == 'table' and tycho.tensor(items, 'i64') or nil
+  if self.device == 'cpu' and index then return image.normalize(pixels, self.mean, self.std, index) end
+  pixels = index and pixels:index_select(index) or pixels:narrow(0, 0, items)
+  return image.normalize(pixels:to(self.device), self.mean, self.std)
+end
+
 -- Normalised images (n,3,H,W) of items; item = object * views + view.
 function Dataset:images(items)
-  if not self.root then return image.normalize(self.pixels, self.mean, self.std, tycho.tensor(items, 'i64')) end
+  if not self.root then return normalized(self, self.pixels, items) end
   if self.pending and not same(self.pending.items, items) then abandon(self) end
   if not self.pending then start(self, items) end
   settle(self)
-  if self.decoded then return image.normalize(self.pixels, self.mean, self.std, tycho.tensor(items, 'i64')) end
-  return image.normalize(self.batch_pixels:narrow(0, 0, #items), self.mean, self.std)
+  return normalized(self, self.decoded and self.pixels or self.batch_pixels, self.decoded and items or #items)
 end
 
 -- ---- batches ----
@@ -169,7 +179,8 @@ function Dataset:batch(list)
     local a, b = self:state(pair[1], pair[2]), self:state(pair[1], pair[3])
     r[i], states[i], y[i] = latents.action(a, b), { a, b }, self.labels[pair[1] + 1]
   end
-  return { x = self:images(self:items(list)), r = tycho.tensor(r), latents = tycho.tensor(states), y = tycho.tensor(y, 'i64') }
+  return { x = self:images(self:items(list)), r = tycho.tensor(r, 'f32', self.device), latents = tycho.tensor(states, 'f32', self.device),
+    y = tycho.tensor(y, 'i64', self.device) }
 end
 
 -- Pairs of two different random views, one for each object of the list.

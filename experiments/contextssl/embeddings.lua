@@ -159,7 +159,8 @@ function compute.zr(part, mode, c) return context.attend(part.store.model, part:
 
 function compute.ranks(part, mode, c)
   local zr = context.attend(part.store.model, part:of('view_query', mode), memory_of(part.store, mode, c))
-  return tycho.tensor(ranking.ranks(zr, part:of('zplus', mode, c), range(part.count), part.views, part.store.config.eval_normalize), 'i32')
+  local zplus = part:of('zplus', mode, c):to(zr.device)
+  return tycho.tensor(ranking.ranks(zr, zplus, range(part.count), part.views, part.store.config.eval_normalize), 'i32')
 end
 
 -- What is not stored: queries, projected once for all context lengths. Partners never leave their object, so they are in the same part.
@@ -179,7 +180,7 @@ function passing.view_query(part, mode)
   local source = range(part.count)
   for i = 0, part.count - 1 do source:ptr()[i] = i - i % part.views end
   local actions = view_pairs.actions(part:of 'states', source, range(part.count))
-  return context.project(part.store.model, part:of('features'):index_select(source), environments.restrict(actions, mode))
+  return context.project(part.store.model, part:of('features'):cpu():index_select(source), environments.restrict(actions, mode))
 end
 
 function Part:of(kind, mode, c)

@@ -1,6 +1,7 @@
 -- What the evaluation scripts begin with: the saved model, both splits of the data, the store of embeddings, and the list of
 -- contexts; and what they end with: results by mode and context length in a run directory.
 local config_file = require 'tycho.config'
+local device = require 'tycho.device'
 local run_directory = require 'tycho.train.run'
 local data = require 'experiments.contextssl.data'
 local embeddings = require 'experiments.contextssl.embeddings'
@@ -34,6 +35,7 @@ end
 function M.start(config, script)
   local run = run_directory.create(config.out, config.name ~= '' and config.name or script, { config = config_file.dump(config),
     path = config.run_dir ~= '' and config.run_dir or nil })
+  run:say(device.line(config.device or 'cpu'))
   for _, note in ipairs(config_file.notes(config)) do run:say(note) end
   return run
 end

@@ -53,7 +53,7 @@ local function each(query, bank, k, fn)
   for start = 0, query:size(0) - 1, CHUNK do
     local count = math.min(CHUNK, query:size(0) - start)
     tycho.no_grad(tycho.scope, function()
-      local similarity = query:narrow(0, start, count):matmul(bank:transpose(0, 1))
+      local similarity = query:narrow(0, start, count):matmul(bank:transpose(0, 1)):cpu()
       for i = 0, count - 1 do
         local row = similarity:ptr() + i * m
         fn(row, largest(row, m, math.min(k, m), heap))

@@ -3,6 +3,9 @@ local tycho = require 'tycho'
 
 local M = {}
 
+-- In double where there is double: devices compute in float, with sums in double.
+local function wide(x) return x:to(x.device == 'cpu' and 'f64' or 'f32') end
+
 -- R2 of rows that come in pieces: meter:add(output, target), meter:value().
 local R2 = {}
 R2.__index = R2
@@ -10,7 +13,7 @@ function M.r2_meter() return setmetatable({ residual = 0, sum = 0, squares = 0, 
 
 function R2:add(output, target)
   tycho.no_grad(tycho.scope, function()
-    output, target = output:to('f64'), target:to('f64')
+    output, target = output:cpu():to('f64'), target:cpu():to('f64')
     self.residual = self.residual + (target - output):square():sum():item()
     self.sum, self.squares = self.sum + target:sum():item(), self.squares + target:square():sum():item()
     self.count = self.count + target:numel()
@@ -22,7 +25,7 @@ function R2:value() return 1 - self.residual / (self.squares - self.sum ^ 2 / se
 -- scores above 0 where columns have different means (M.floor). As a scalar tensor (f64), for meters that must not wait for a device.
 function M.r2_tensor(output, target)
   return tycho.no_grad(function()
-    output, target = output:to('f64'), target:to('f64')
+    output, target = wide(output), wide(target)
     return 1 - (target - output):square():sum() / (target - target:mean()):square():sum()
   end)
 end
@@ -41,6 +44,7 @@ function M.accuracy_meter() return setmetatable({ hits = 0, count = 0 }, Accurac
 function Accuracy:add(logits, labels)
   tycho.no_grad(tycho.scope, function()
     local _, best = logits:max()
+    best, labels = best:cpu(), labels:cpu()
     local n, found, wanted = labels:numel(), best:ptr(), labels:ptr()
     for i = 0, n - 1 do
       if found[i] == wanted[i] then self.hits = self.hits + 1 end
@@ -54,7 +58,7 @@ function Accuracy:value() return self.hits / self.count end
 function M.accuracy_tensor(logits, labels)
   return tycho.no_grad(function()
     local _, best = logits:max()
-    return best:to('f64'):eq(labels:to('f64')):mean()
+    return wide(best):eq(wide(labels)):mean()
   end)
 end
 function M.accuracy(logits, labels) return M.accuracy_tensor(logits, labels):item() end

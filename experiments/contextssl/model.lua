@@ -64,6 +64,7 @@ function Predictor:attend(projected, masks, memory)
   local x, kv = projected.x, {}
   for i = 1, self.options.n_layer do
     local mask = type(masks) == 'table' and not tycho.is_tensor(masks) and masks[i] or masks
+    mask = mask and mask:to(x.device)
     local block = self.transformer.h:at(i - 1)
     x, kv[i] = block:attend(x, i == 1 and projected.qkv or block:project(x), mask, memory and memory[i])
   end
@@ -76,7 +77,7 @@ function Predictor:padded(f, r, masks)
   local tokens = self:tokens(f, r)
   local rows = tokens:size(0)
   local missing = -rows % T
-  if missing > 0 then tokens = tycho.cat { tokens, tycho.zeros({ missing, tokens:size(1) }, tokens.dtype) } end
+  if missing > 0 then tokens = tycho.cat { tokens, tycho.zeros({ missing, tokens:size(1) }, tokens.dtype, tokens.device) } end
   local y, kv = self:sequences(tokens:reshape { -1, T, tokens:size(1) }, masks)
   return y:reshape { rows + missing, y:size(2) }, kv
 end

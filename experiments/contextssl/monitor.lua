@@ -64,7 +64,7 @@ local function accuracy(logits, labels, token)
   local rows = rows_of(token, logits:size(0))
   local own = {}
   for i, row in ipairs(rows) do own[i] = tonumber(labels:ptr()[row]) end
-  return metrics.accuracy(logits:index_select(rows), tycho.tensor(own, 'i64'))
+  return metrics.accuracy(logits:index_select(rows), tycho.tensor(own, 'i64', logits.device))
 end
 
 -- Embeddings of all rows: first views with the mode's action, second views with none.
@@ -81,7 +81,7 @@ local function predictions(model, features)
   for start = 0, features:size(0) - 1, rows do
     local f = features:narrow(0, start, math.min(rows, features:size(0) - start))
     pieces[#pieces + 1] = tycho.scope(function()
-      return model.predictor(f, tycho.zeros { f:size(0) / 2, model.predictor.options.actions }, mask):clone()
+      return model.predictor(f, tycho.zeros({ f:size(0) / 2, model.predictor.options.actions }, 'f32', f.device), mask):clone()
     end)
   end
   return tycho.cat(pieces)

@@ -15,9 +15,9 @@ end
 
 -- Class labels (B) -> (2B), one for each view.
 local function twice(labels)
-  local out = tycho.empty({ 2 * labels:numel() }, 'i64')
-  for i = 0, out:numel() - 1 do out:ptr()[i] = labels:ptr()[math.floor(i / 2)] end
-  return out
+  local rows = {}
+  for i = 0, labels:numel() - 1 do rows[2 * i + 1], rows[2 * i + 2] = i, i end
+  return labels:index_select(rows)
 end
 
 -- The terms of the loss, added in the order of their names. A term is function(step) that returns a scalar tensor, or nil where it has nothing to

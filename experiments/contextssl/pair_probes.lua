@@ -64,7 +64,7 @@ function M.run(store, contexts, settings)
   local n = val_states:size(0)
 
   tycho.rng.seed(settings.seed)
-  local probe = probes.new(#train_values, 2 * train_values[1]:size(1), settings.learning_rate)
+  local probe = probes.new(#train_values, 2 * train_values[1]:size(1), settings.learning_rate, store.model:device())
   local function step(objects, generator)
     local first, second = view_pairs.rows(train:draw_pairs(objects, generator), train.views)
     return probe:step { unit = paired(train_values, first, second), states = view_pairs.actions(train_states, first, second) }

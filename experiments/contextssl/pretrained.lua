@@ -3,6 +3,7 @@
 local lfs = require 'lfs'
 local checkpoint = require 'tycho.train.checkpoint'
 local config_file = require 'tycho.config'
+local device = require 'tycho.device'
 local nearest = require 'tycho.nearest'
 local models = require 'experiments.contextssl.model'
 
@@ -67,7 +68,7 @@ function M.load(path, config)
     error(('%s is not a saved ContextSSL model: expected a state dict with enc.* and predictor.*'):format(path), 0)
   end
   check_settings(weights, config, path)
-  return models.ContextSSL(config):load_state_dict(state, path):eval()
+  return models.ContextSSL(config):load_state_dict(state, path):to(device.choose(config.device or 'cpu')):eval()
 end
 
 return M

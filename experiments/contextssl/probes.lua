@@ -36,16 +36,16 @@ end
 local Probe = {}
 Probe.__index = Probe
 
--- Heads for `count` embeddings of the given width: rotation (4), color (2) and, where classes is given, class.
-function M.new(count, width, learning_rate, classes)
-  local self = setmetatable({ count = count, heads = {
+-- Heads on a device for `count` embeddings of the given width: rotation (4), color (2) and, where classes is given, class.
+function M.new(count, width, learning_rate, where, classes)
+  local self = setmetatable({ count = count, device = where, heads = {
     rotation = M.Heads(count, { width, HIDDEN, HIDDEN, 4 }),
     color = M.Heads(count, { width, 2 }),
     class = classes and M.Heads(count, { width, classes }),
   } }, Probe)
   local parameters = {}
   for _, name in ipairs { 'rotation', 'color', 'class' } do
-    for _, p in ipairs(self.heads[name] and self.heads[name]:parameters() or {}) do parameters[#parameters + 1] = p end
+    for _, p in ipairs(self.heads[name] and self.heads[name]:to(where):parameters() or {}) do parameters[#parameters + 1] = p end
   end
   self.optimizer = tycho.optim.Adam(parameters, { lr = learning_rate })
   return self
@@ -78,10 +78,17 @@ function Probe:losses(batch)
   return losses
 end
 
+-- A batch where the heads are.
+local function placed(self, batch)
+  local out = {}
+  for key, x in pairs(batch) do out[key] = x:to(self.device) end
+  return out
+end
+
 -- One step on a batch as Probe:losses. Returns the sum of all losses.
 function Probe:step(batch)
   return tycho.scope(function()
-    local losses = self:losses(batch)
+    local losses = self:losses(placed(self, batch))
     local loss = losses.rotation:sum() + losses.color:sum()
     if losses.class then loss = loss + losses.class:sum() end
     self.optimizer:zero_grad()
@@ -98,6 +105,7 @@ function Probe:scores(batches)
   tycho.no_grad(function()
     for batch in batches do
       tycho.scope(function()
+        batch = placed(self, batch)
         local out = self:outputs(batch)
         for attribute, output in pairs(out) do
           for i = 1, self.count do

@@ -18,7 +18,8 @@ function M.ranks(zr, zplus, target, views, normalize)
   local function rank_run(first, count, object)
     local queries, candidates = zr:narrow(0, first, count), zplus:narrow(0, object * views, views)
     if normalize ~= false then queries, candidates = queries:normalize(), candidates:normalize() end
-    local scores = queries:matmul(candidates:transpose(0, 1)):ptr()
+    local product = queries:matmul(candidates:transpose(0, 1)):cpu()
+    local scores = product:ptr()
     for i = 0, count - 1 do
       local own, rank = scores[i * views + tonumber(rows[first + i]) % views], 0
       for v = 0, views - 1 do

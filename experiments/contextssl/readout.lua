@@ -19,7 +19,7 @@ function M.run(store, contexts)
       for start = 0, zplus:size(0) - 1, SCORED do
         local count = math.min(SCORED, zplus:size(0) - start)
         tycho.scope(function()
-          local output = store.model.aug_predictor(zplus:narrow(0, start, count):normalize())
+          local output = store.model.aug_predictor(zplus:narrow(0, start, count):to(store.model:device()):normalize())
           for key, range in pairs(columns) do
             meters[key]:add(output:narrow(1, unpack(range)), states:narrow(0, start, count):narrow(1, unpack(range)))
           end

@@ -2,6 +2,7 @@
 -- cannot work, and sets the threads.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local device = require 'tycho.device'
 local config_file = require 'tycho.config'
 local check = require 'tycho.config.check'
 local run_directory = require 'tycho.train.run'
@@ -19,7 +20,7 @@ local length = check.whole(0)
 local rules = {
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
-  device = check.word { 'auto', 'cpu' },
+  device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
   threads = check.whole(0, tycho.threads()),
   epochs = check.whole(1),
   log_interval = check.whole(1),
@@ -142,6 +143,7 @@ function M.load(file, arguments)
   if (config.threads or 0) > 0 then tycho.set_threads(config.threads) end
   tycho.set_exact(config.exact)
   tycho.set_break_on_nan(config.break_on_nan)
+  device.choose(config.device or 'cpu')
   return config
 end
 

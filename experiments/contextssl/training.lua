@@ -2,6 +2,7 @@
 -- Every random draw is a pure function of (seed, purpose, iteration), so a resumed run equals an uninterrupted one.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local device = require 'tycho.device'
 local config_file = require 'tycho.config'
 local new_loop = require 'tycho.train.loop'
 local new_meters = require 'tycho.train.meters'
@@ -26,6 +27,9 @@ local function build(config, dataset)
   local model = policies.model(config)
   local features = model.enc.features
   local probe = models.OnlineProbe(features, config.projection_dim, dataset.classes)
+  local where = device.choose(config.device or 'cpu')
+  model:to(where)
+  probe:to(where)
   local optimizer = policies.optimizer(config, model:parameters())
   local probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 })
   return { modules = { model = model, probe = probe }, optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer },
@@ -156,6 +160,7 @@ function M.run(config, dataset, options)
     loop:restore()
     run:write('config.yml', text)
     run:say(('started: %s'):format(table.concat({ arg and arg[0] or 'FILE.lua', unpack(arg or {}) }, ' ')))
+    run:say(device.line(config.device or 'cpu'))
     for _, note in ipairs(config_file.notes(config)) do run:say(note) end
     parts.modules.model:train()
     return loop:train()

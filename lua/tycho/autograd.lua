@@ -264,7 +264,7 @@ function Tensor:backward(gradient)
     if self:numel() ~= 1 then
       lib.raise(('backward: expected a scalar loss, got shape %s; pass the gradient of this tensor'):format(tensor.shape_text(self)))
     end
-    gradient = tensor.full(self.shape, 1, self.dtype)
+    gradient = tensor.full(self.shape, 1, self.dtype, self.device)
   elseif not tensor.same_shape(gradient, self) then
     lib.raise(('backward: the gradient must have shape %s, got %s'):format(tensor.shape_text(self), tensor.shape_text(gradient)))
   end

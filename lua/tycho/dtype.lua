@@ -1,4 +1,4 @@
--- Element types: code (the C enum), bytes, C names and the library that computes with each; read(p, i) is element i at p as a Lua number.
+-- Element types: code (the C enum), bytes, C names and which of a device's libraries computes with each; read(p, i) is element i at p as a number.
 local ffi = require 'ffi'
 
 -- A negative NaN with a payload would pass for another Lua type (LuaJIT keeps its type tags in such patterns) and can crash the interpreter:
@@ -17,11 +17,11 @@ end
 local function read_integer(p, i) return tonumber(p[i]) end
 
 local types = {
-  f32 = { code = 0, size = 4, pointer = ffi.typeof('float *'), lib = 'cpu', real = true, read = read_f32 },
-  f64 = { code = 1, size = 8, pointer = ffi.typeof('double *'), lib = 'cpu64', real = true, read = read_f64 },
-  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), lib = 'cpu', read = read_integer },
-  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), lib = 'cpu', read = read_integer },
-  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), lib = 'cpu', read = read_integer },
+  f32 = { code = 0, size = 4, pointer = ffi.typeof('float *'), library = 'float', real = true, read = read_f32 },
+  f64 = { code = 1, size = 8, pointer = ffi.typeof('double *'), library = 'double', real = true, read = read_f64 },
+  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), library = 'float', read = read_integer },
+  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), library = 'float', read = read_integer },
+  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), library = 'float', read = read_integer },
 }
 local M = { by_code = {} }
 for name, t in pairs(types) do

@@ -48,8 +48,8 @@ function Generator:choose(k, n)
 end
 
 local function filled(symbol)
-  return function(self, shape, dtype)
-    local t = tensor.empty(shape, dtype)
+  return function(self, shape, dtype, device)
+    local t = tensor.empty(shape, dtype, device)
     lib.check(t.lib[symbol](t.c, self.seed, self.stream, self.step), t.lib)
     self.step = self.step + 1
     return t

@@ -8,7 +8,7 @@ local function digits(data, bytes) return bit.tohex(lib.cpu.ty_hash(data, bytes)
 return function(x, bytes)
   if bytes then return digits(x, bytes) end
   if not tensor.is_tensor(x) then return digits(x, #x) end
-  local dense = tensor.dense(x)
+  local dense = tensor.dense(x:cpu())
   local text = ('%s %s %s'):format(x.dtype, tensor.shape_text(x), digits(dense:ptr(), dense:numel() * dense.type.size))
   return digits(text, #text)
 end

@@ -58,11 +58,14 @@ end
 ffi.cdef((read(M.root .. '/csrc/tycho.h'):gsub('^#[^\n]*', ''):gsub('\n#[^\n]*', '\n')))
 ffi.cdef(table.concat(declarations, '\n'))
 
--- ---- libraries: M.cpu (float32) and M.cpu64 (float64), each loaded when first named ----
+-- ---- libraries: each loaded when first named; M.cpu (float32) and M.cpu64 (float64) are the CPU's ----
 
-local version = 2
+local version = 3
 local function path_of(name) return ('%s/%s.so'):format(build, name) end
-local function load(name)
+M.path_of = path_of
+
+-- The library build/NAME.so. Raises when it cannot be loaded or is of another version.
+function M.load(name)
   local ok, lib = pcall(ffi.load, path_of(name))
   if not ok then error(('cannot load %s: %s; run make in %s'):format(path_of(name), tostring(lib), M.root), 0) end
   if lib.ty_version() ~= version then
@@ -76,7 +79,7 @@ M.levels = { 'avx512', 'avx2', 'plain' }
 
 -- Why a level cannot be used here, or nil.
 function M.level_problem(name)
-  local lacks = load('libtycho-plain').ty_level_lacks(name)
+  local lacks = M.load('libtycho-plain').ty_level_lacks(name)
   if lacks ~= nil then return ('this machine has no %s'):format(ffi.string(lacks)) end
   local file = io.open(path_of('libtycho-' .. name), 'r')
   if not file then return ('%s was not built'):format(path_of('libtycho-' .. name)) end
@@ -90,7 +93,7 @@ function M.level(name)
   if not known then error(("TYCHO_CPU must be one of %s, got '%s'"):format(table.concat(M.levels, ', '), name), 0) end
   local problem = M.level_problem(name)
   if problem then error(('TYCHO_CPU=%s: %s'):format(name, problem), 0) end
-  return load('libtycho-' .. name)
+  return M.load('libtycho-' .. name)
 end
 
 local function choose_level()
@@ -109,12 +112,20 @@ local function check_threads(lib)
   return lib
 end
 
-setmetatable(M, {
+-- A device: its name, its code in tycho.h, its libraries, the bytes that its tensors hold and may hold. The other devices are device.lua's.
+local cpu = setmetatable({ name = 'cpu', code = 0, live = 0, swept = 0, limit = 2^50 }, {
   __index = function(t, key)
     local lib
-    if key == 'cpu' then lib = check_threads(choose_level()) elseif key == 'cpu64' then lib = load 'libtycho64' else return nil end
+    if key == 'float' then lib = check_threads(choose_level()) elseif key == 'double' then lib = M.load 'libtycho64' else return nil end
     rawset(t, key, lib)
     return lib
+  end,
+})
+M.devices = { cpu = cpu }
+
+setmetatable(M, {
+  __index = function(_, key)
+    if key == 'cpu' then return cpu.float elseif key == 'cpu64' then return cpu.double end
   end,
 })
 
@@ -177,17 +188,16 @@ local Storage = {}
 Storage.__index = Storage
 
 local registry = setmetatable({}, { __mode = 'v' }) -- slot -> storage, weak
-local blocks, sizes, owners = {}, {}, {} -- slot -> C block, bytes, library; strong, so that a dead storage's block is found
+-- slot -> C block, bytes, library that frees it, device; strong, so that a dead storage's block is found
+local blocks, sizes, owners, homes = {}, {}, {}, {}
 local slots, free_slots, slot_count = {}, 0, 0
-local live, swept_live = 0, 0
 local GROWTH = 256 * 2^20
 -- The heap is small and the tape's garbage short-lived: at the default pause the collector marks all of it every thousand small ops.
 collectgarbage('setpause', 400)
-local limit = 2^50
 do
   pcall(ffi.cdef, 'long sysconf(int name);')
   local pages, page = tonumber(ffi.C.sysconf(85)), tonumber(ffi.C.sysconf(30))
-  if pages > 0 and page > 0 then limit = pages * page end
+  if pages > 0 and page > 0 then cpu.limit = pages * page end
 end
 
 -- Storages made inside scopes, in order; scope number d holds those after starts[d].
@@ -195,8 +205,8 @@ local made, made_count, starts, depth = {}, 0, {}, 0
 
 local function release(slot)
   owners[slot].ty_free(blocks[slot], sizes[slot])
-  live = live - sizes[slot]
-  blocks[slot], owners[slot], sizes[slot], registry[slot] = false, false, 0, nil
+  homes[slot].live = homes[slot].live - sizes[slot]
+  blocks[slot], owners[slot], homes[slot], sizes[slot], registry[slot] = false, false, false, 0, nil
   free_slots = free_slots + 1
   slots[free_slots] = slot
 end
@@ -208,40 +218,47 @@ function M.collect()
   for slot = 1, slot_count do
     if blocks[slot] and registry[slot] == nil then release(slot) end
   end
-  swept_live = live
+  for _, device in pairs(M.devices) do device.swept = device.live end
 end
 
 -- Gives cached blocks back to the system.
 function M.clear_cache()
-  M.cpu.ty_cache_clear()
-  if rawget(M, 'cpu64') then M.cpu64.ty_cache_clear() end
+  for _, device in pairs(M.devices) do
+    device.float.ty_cache_clear()
+    if rawget(device, 'double') then device.double.ty_cache_clear() end
+  end
 end
 
--- live, peak (since the last reset) and cached bytes of the float library, and the limit.
-function M.memory()
-  local n = ffi.new('int64_t[3]')
-  M.cpu.ty_memory(n, n + 1, n + 2)
-  return { live = tonumber(n[0]), peak = tonumber(n[1]), cached = tonumber(n[2]), limit = limit, registered = live }
+local function opened(name)
+  local device = M.devices[name or 'cpu']
+  if not device then M.raise(('memory: no tensor was ever on %s'):format(tostring(name))) end
+  return device
 end
 
--- Tensors may hold this many bytes at most; default: the machine's memory.
-function M.set_memory_limit(bytes) limit = bytes end
+-- live, peak (since the last reset) and cached bytes of a device's float library, and the limit. name: default 'cpu'.
+function M.memory(name)
+  local device, n = opened(name), ffi.new('int64_t[3]')
+  device.float.ty_memory(n, n + 1, n + 2)
+  return { live = tonumber(n[0]), peak = tonumber(n[1]), cached = tonumber(n[2]), limit = device.limit, registered = device.live }
+end
 
-local function reclaim(bytes, lib)
+-- A device's tensors may hold this many bytes at most; default: its memory.
+function M.set_memory_limit(bytes, name) opened(name).limit = bytes end
+
+local function reclaim(bytes, lib, device)
   M.collect()
-  if live + bytes <= limit then
+  if device.live + bytes <= device.limit then
     local block = lib.ty_alloc(bytes)
     if block ~= nil then return block end
     M.clear_cache()
     block = lib.ty_alloc(bytes)
     if block ~= nil then return block end
   end
-  local memory = M.memory()
-  M.raise(('out of memory: asked for %.1f MB with %.1f MB live, %.1f MB cached, limit %.1f MB; use a smaller batch or tycho.scope')
-    :format(bytes / 1e6, live / 1e6, memory.cached / 1e6, limit / 1e6))
+  M.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached, limit %.1f MB; use a smaller batch or tycho.scope')
+    :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, device.limit / 1e6))
 end
 
-local function take_slot(block, bytes, owner)
+local function take_slot(block, bytes, owner, device)
   local slot
   if free_slots > 0 then
     slot = slots[free_slots]
@@ -250,8 +267,8 @@ local function take_slot(block, bytes, owner)
     slot = slot_count + 1
     slot_count = slot
   end
-  local s = setmetatable({ slot = slot, block = block, version = 0, pins = nil }, Storage)
-  registry[slot], blocks[slot], sizes[slot], owners[slot] = s, block, bytes, owner
+  local s = setmetatable({ slot = slot, block = block, device = device, version = 0, pins = nil }, Storage)
+  registry[slot], blocks[slot], sizes[slot], owners[slot], homes[slot] = s, block, bytes, owner, device
   return s
 end
 
@@ -259,15 +276,16 @@ end
 M.find_site = false
 local LARGE = 2^16
 
--- A new storage of bytes, uninitialised.
-function M.storage(bytes, lib)
+-- A new storage of bytes, uninitialised, in the memory of a device (an entry of M.devices) for tensors of a dtype (an entry of dtype.lua).
+function M.storage(bytes, dtype, device)
   check_interrupt()
   local block
-  if live - swept_live > GROWTH and live > 1.5 * swept_live then M.collect() end
-  if live + bytes <= limit then block = lib.ty_alloc(bytes) end
-  if block == nil then block = reclaim(bytes, lib) end
-  local s = take_slot(block, bytes, lib)
-  live = live + bytes
+  local lib, live = device[dtype.library], device.live
+  if live - device.swept > GROWTH and live > 1.5 * device.swept then M.collect() end
+  if device.live + bytes <= device.limit then block = lib.ty_alloc(bytes) end
+  if block == nil then block = reclaim(bytes, lib, device) end
+  local s = take_slot(block, bytes, lib, device)
+  device.live = device.live + bytes
   if bytes >= LARGE and M.find_site then s.site = M.find_site() end
   if depth > 0 then
     made_count = made_count + 1
@@ -279,7 +297,7 @@ end
 -- A storage over memory that exists already, such as a mapped file: release() is called once, when the storage dies. Its bytes do not count
 -- as live.
 function M.adopt(block, release_block)
-  return take_slot(block, 0, { ty_free = release_block })
+  return take_slot(block, 0, { ty_free = release_block }, cpu)
 end
 
 -- Frees now; tensors that still view this storage raise when used.

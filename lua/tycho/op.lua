@@ -22,7 +22,7 @@ local Context = autograd.Context
 local function check_argument(name, op, x, like)
   local optional = name:sub(-1) == '?'
   if x == nil and optional then return nil end
-  if type(x) == 'number' and like then return tensor.full({}, x, like.dtype) end
+  if type(x) == 'number' and like then return tensor.full({}, x, like.dtype, like.device) end
   if not is_tensor(x) then
     lib.raise(('%s: %s must be a tensor, got %s'):format(op, optional and name:sub(1, -2) or name, type(x)))
   end
@@ -152,7 +152,7 @@ local function broadcast_like(a, b, name)
     local bs = i <= bn and tonumber(bc.shape[bn - i]) or 1
     shape[n - i + 1] = as == 1 and bs or as
   end
-  return tensor.empty(shape, a.dtype)
+  return tensor.empty(shape, a.dtype, a.device)
 end
 
 -- g summed over the dims in which x was broadcast.
@@ -161,7 +161,7 @@ local function sum_to(g, x)
   local gn, xn = g.c.ndim, x.c.ndim
   local shape = {}
   for i = 1, gn do shape[i] = i > gn - xn and tonumber(x.c.shape[i - 1 - gn + xn]) or 1 end
-  local sum = tensor.empty(shape, g.dtype)
+  local sum = tensor.empty(shape, g.dtype, g.device)
   lib.check(sum.lib.ty_sum(sum.c, g.c), sum.lib)
   return gn == xn and sum or sum:reshape(x.shape)
 end
@@ -197,7 +197,7 @@ local function binary(name)
     return da and sum_to(da, a), db and sum_to(db, b)
   end
   return function(a, b)
-    if type(a) == 'number' and is_tensor(b) then a = tensor.full({}, a, b.dtype) end
+    if type(a) == 'number' and is_tensor(b) then a = tensor.full({}, a, b.dtype, b.device) end
     a = check_argument('a', name, a)
     b = check_argument('b', name, b, a)
     if a.type ~= b.type then

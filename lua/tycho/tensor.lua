@@ -35,7 +35,8 @@ local is_tensor = M.is_tensor
 
 -- The fields of nil have room: adding them later would cost more than making the table.
 local function wrap(c, storage, dtype)
-  return setmetatable({ c = c, storage = storage, type = dtype, lib = lib[dtype.lib], node = nil, grad = nil, requires_grad = nil }, metatable)
+  return setmetatable({ c = c, storage = storage, type = dtype, lib = storage.device[dtype.library], node = nil, grad = nil,
+    requires_grad = nil }, metatable)
 end
 
 local function dtype_of(name)
@@ -71,9 +72,14 @@ local function set_image_strides(c)
   local C, H, W = tonumber(c.shape[1]), tonumber(c.shape[2]), tonumber(c.shape[3])
   c.stride[0], c.stride[1], c.stride[2], c.stride[3] = H * W * C, 1, W * C, C
 end
-local function allocate(c, count, dtype)
-  c.dtype = dtype.code
-  local storage = lib.storage(count * dtype.size, lib[dtype.lib])
+local cpu = lib.devices.cpu
+local function device_of(name)
+  if name == nil or name == 'cpu' then return cpu end
+  return lib.devices[name] or require('tycho.device').open(name)
+end
+local function allocate(c, count, dtype, device)
+  c.dtype, c.device = dtype.code, device.code
+  local storage = lib.storage(count * dtype.size, dtype, device)
   c.data = storage.block
   return wrap(c, storage, dtype)
 end
@@ -84,22 +90,23 @@ function M.map(list, fn)
   return out
 end
 
--- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'i64', 'i32', 'u8'.
-function M.empty(shape, dtype)
+-- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'i64', 'i32', 'u8'; device: 'cpu' (default)
+-- or 'cuda'.
+function M.empty(shape, dtype, device)
   if type(shape) ~= 'table' then raise(('empty: shape must be a list of sizes such as {2, 3}, got %s'):format(type(shape))) end
   local c = struct()
   local count = set_shape(c, shape)
   set_dense_strides(c)
-  return allocate(c, count, dtype_of(dtype))
+  return allocate(c, count, dtype_of(dtype), device_of(device))
 end
 
 -- An uninitialised image: shape (N,C,H,W), memory (N,H,W,C).
-function M.empty_image(shape, dtype)
+function M.empty_image(shape, dtype, device)
   if #shape ~= 4 then raise(('empty_image: shape must be {N, C, H, W}, got %d sizes'):format(#shape)) end
   local c = struct()
   local count = set_shape(c, shape)
   set_image_strides(c)
-  return allocate(c, count, dtype_of(dtype))
+  return allocate(c, count, dtype_of(dtype), device_of(device))
 end
 
 -- A tensor over a storage's bytes, from byte offset on; stride: list in elements, row-major when nil. The caller has checked that it lies
@@ -112,7 +119,7 @@ function M.from_storage(storage, offset, shape, dtype, stride)
     if shape[i] > 1 then c.stride[i - 1] = stride[i] end
   end
   dtype = dtype_of(dtype)
-  c.dtype = dtype.code
+  c.dtype, c.device = dtype.code, storage.device.code
   c.data = ffi.cast('char *', storage.block) + offset
   return wrap(c, storage, dtype)
 end
@@ -129,13 +136,13 @@ local function is_packed(c)
   return span == count or count == 0
 end
 
--- An uninitialised tensor of x's shape, and of its memory order where x has no gaps.
-function M.empty_like(x, dtype)
+-- An uninitialised tensor of x's shape, and of its memory order where x has no gaps; dtype and device are x's unless given.
+function M.empty_like(x, dtype, device)
   local c = struct(x.c)
   local count = 1
   for i = 0, c.ndim - 1 do count = count * tonumber(c.shape[i]) end
   if not is_packed(c) then set_dense_strides(c) end
-  return allocate(c, count, dtype and dtype_of(dtype) or x.type)
+  return allocate(c, count, dtype and dtype_of(dtype) or x.type, device and device_of(device) or x.storage.device)
 end
 
 -- A view of x's storage: fn(c) edits a copy of the struct; offset in elements.
@@ -155,7 +162,7 @@ function getters.shape(t)
 end
 function getters.ndim(t) return t.c.ndim end
 function getters.dtype(t) return t.type.name end
-function getters.device() return 'cpu' end
+function getters.device(t) return t.storage.device.name end
 
 function Tensor:numel()
   local c, count = self.c, 1
@@ -218,9 +225,12 @@ function M.alive(t, op)
   return t
 end
 
--- Typed C pointer to the first element; valid while t is.
+-- Typed C pointer to the first element; valid while t is. Only on the CPU.
 function Tensor:ptr()
   M.alive(self, 'ptr')
+  if self.storage.device ~= cpu then
+    raise(('ptr: this tensor of shape %s is on %s; copy it with :cpu() first'):format(M.shape_text(self), self.device))
+  end
   return ffi.cast(self.type.pointer, self.c.data)
 end
 
@@ -236,30 +246,60 @@ end
 
 -- ---- copies and conversions (not differentiable; ops contiguous and clone are) ----
 
+-- x's elements in the memory of another device, waiting for those that x's device computes.
+local function transfer(x, device)
+  if not is_packed(x.c) then x = M.dense(x) end
+  local y, bytes = M.empty_like(x, nil, device.name), x:numel() * x.type.size
+  if x.storage.device == cpu then
+    lib.check(y.lib.ty_upload(y.c.data, x.c.data, bytes), y.lib)
+  elseif device == cpu then
+    lib.check(x.lib.ty_download(y.c.data, x.c.data, bytes), x.lib)
+  else
+    return transfer(transfer(x, cpu), device)
+  end
+  return y
+end
+
+-- The tensor itself goes to another device, and what refers to it sees it there. Its gradient is dropped.
+function M.move(t, name)
+  local moved = M.alive(t, 'move'):to(name)
+  if moved == t then return end
+  moved.storage.lasting = t.storage.lasting
+  t.c, t.storage, t.lib, t.grad = moved.c, moved.storage, moved.lib, nil
+end
+
+-- y = x, broadcast and converted, from any device.
 function M.copy_into(y, x)
+  if x.storage.device ~= y.storage.device then x = transfer(x, y.storage.device) end
   lib.check(y.lib.ty_copy(y.c, x.c), y.lib)
   return y
 end
 
 -- x itself where it is row-major without gaps, else a copy that is. Not differentiable: for rules and forwards.
 function M.dense(x)
-  return x:is_contiguous() and x or M.copy_into(M.empty(x.shape, x.dtype), x)
+  return x:is_contiguous() and x or M.copy_into(M.empty(x.shape, x.dtype, x.device), x)
 end
 -- The same for channels-last memory.
 function M.image(x)
-  return x:is_image() and x or M.copy_into(M.empty_image(x.shape, x.dtype), x)
+  return x:is_image() and x or M.copy_into(M.empty_image(x.shape, x.dtype, x.device), x)
 end
 
--- A copy in another dtype; x itself when it has that dtype. Not differentiable.
-function Tensor:to(dtype)
-  if dtype_of(dtype) == self.type then return self end
-  return M.copy_into(M.empty_like(self, dtype), M.alive(self, 'to'))
+-- A copy in another dtype, or on another device; x itself where nothing changes. Not differentiable.
+function Tensor:to(target)
+  M.alive(self, 'to')
+  if require('tycho.device').is_name(target) then
+    local device = device_of(target)
+    return device == self.storage.device and self or transfer(self, device)
+  end
+  if dtype_of(target) == self.type then return self end
+  return M.copy_into(M.empty_like(self, target), self)
 end
+function Tensor:cpu() return self:to('cpu') end
 
 -- The number in a tensor of one element.
 function Tensor:item()
   if self:numel() ~= 1 then raise(('item: expected one element, got shape %s'):format(M.shape_text(self))) end
-  return self.type.read(self:ptr(), 0)
+  return self.type.read(self:cpu():ptr(), 0)
 end
 
 local function nest(read, pointer, c, dim, offset)
@@ -270,7 +310,10 @@ local function nest(read, pointer, c, dim, offset)
   return out
 end
 -- Nested Lua list of numbers (a number for a scalar). Lists count from 1.
-function Tensor:tolist() return nest(self.type.read, self:ptr(), self.c, 0, 0) end
+function Tensor:tolist()
+  local x = self:cpu()
+  return nest(x.type.read, x:ptr(), x.c, 0, 0)
+end
 
 local function infer(value, shape)
   if type(value) == 'table' then
@@ -295,25 +338,25 @@ local function fill_nested(pointer, value, shape, dim, offset)
   return offset
 end
 -- A tensor from a number or a nested list of numbers.
-function M.tensor(value, dtype)
+function M.tensor(value, dtype, device)
   local shape = infer(value, {})
   local t = M.empty(shape, dtype)
   fill_nested(t:ptr(), value, shape, 1, 0)
-  return t
+  return device and t:to(device) or t
 end
 
-function M.full(shape, value, dtype)
-  return M.empty(shape, dtype):fill_(value)
+function M.full(shape, value, dtype, device)
+  return M.empty(shape, dtype, device):fill_(value)
 end
-function M.zeros(shape, dtype) return M.full(shape, 0, dtype) end
-function M.ones(shape, dtype) return M.full(shape, 1, dtype) end
+function M.zeros(shape, dtype, device) return M.full(shape, 0, dtype, device) end
+function M.ones(shape, dtype, device) return M.full(shape, 1, dtype, device) end
 function M.zeros_like(x) return M.empty_like(x):fill_(0) end
 -- 0, 1, ... n-1
-function M.arange(n, dtype)
+function M.arange(n, dtype, device)
   local t = M.empty({ n }, dtype)
   local p = t:ptr()
   for i = 0, n - 1 do p[i] = i end
-  return t
+  return device and t:to(device) or t
 end
 
 -- ---- in place ----
@@ -345,7 +388,7 @@ for _, name in ipairs { 'add', 'sub', 'mul', 'div' } do
   -- self = self (op) x, elementwise; x: tensor or number.
   Tensor[name .. '_'] = function(self, x)
     M.touch(self, name .. '_')
-    if not is_tensor(x) then x = M.full({}, x, self.dtype) end
+    if not is_tensor(x) then x = M.full({}, x, self.dtype, self.device) end
     lib.check(self.lib[symbol](self.c, self.c, M.alive(x, name .. '_').c), self.lib)
     return self
   end

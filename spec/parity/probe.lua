@@ -36,7 +36,7 @@ end
 -- A probe for the inputs of one mode, with the reference's initial parameters.
 local function new_probe(self, mode, inputs, width)
   local classes = self.settings.init[('label/networks.%s.%s.bias'):format(mode, part_of(inputs[1]))]
-  local probe = probes.new(#inputs, width, self.settings.optimizer.lr, classes and classes.shape[1])
+  local probe = probes.new(#inputs, width, self.settings.optimizer.lr, 'cpu', classes and classes.shape[1])
   tycho.no_grad(function()
     for i, input in ipairs(inputs) do
       each_parameter(probe, i - 1, mode, input, function(name, p)

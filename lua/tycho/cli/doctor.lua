@@ -76,7 +76,11 @@ return function()
     local decoder = require('tycho.io.image').decoder()
     return decoder ~= 'stb_image' and decoder or 'stb_image; the package libturbojpeg0 decodes three times as fast'
   end)
-  row('cuda', function() return 'not used: this version computes on the CPU only' end)
+  row('cuda', function()
+    local device = require 'tycho.device'
+    local problem = device.problem 'cuda'
+    return problem and 'not used: ' .. problem or device.describe 'cuda'
+  end)
   row('yaml', module_version('lyaml', '_VERSION'))
   row('files', module_version('lfs', '_VERSION'))
   row('json', module_version('dkjson', 'version'))

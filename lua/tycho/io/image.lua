@@ -54,8 +54,8 @@ end
 -- (x / 255 - mean) / std per channel as a real image (m,3,H,W). x: u8 (n,H,W,3); mean, std: lists of 3; index: int64 (m) picks and orders
 -- rows of x, nil for all.
 function M.normalize(x, mean, std, index)
-  local y = tensor.empty_image { index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }
-  lib.check(lib.cpu.ty_normalize_images(y.c, x.c, index and index.c, ffi.new('double[3]', mean), ffi.new('double[3]', std)))
+  local y = tensor.empty_image({ index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }, 'f32', x.device)
+  lib.check(y.lib.ty_normalize_images(y.c, x.c, index and index.c, ffi.new('double[3]', mean), ffi.new('double[3]', std)), y.lib)
   return y
 end
 

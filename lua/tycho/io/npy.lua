@@ -210,7 +210,7 @@ function M.pieces(x, where)
     if type(x) ~= 'table' then fail(where, 'expected a tensor or a list of strings, got a %s', type(x)) end
     return string_pieces(x, where)
   end
-  x = tensor.dense(x)
+  x = tensor.dense(x:cpu())
   return { header(descriptions[x.dtype], x.shape), { bytes = x:ptr(), size = elements.bytes(x), tensor = x } }
 end
 

@@ -116,7 +116,7 @@ function Parts:write(i, x)
     error(('%s: part %d must be %s with %d rows, got %s %s'):format(self.path, i, self.dtype, count, x.dtype, tensor.shape_text(x)), 0)
   end
   if not self.out then begin(self) end
-  local dense = tensor.dense(x)
+  local dense = tensor.dense(x:cpu())
   try(self, self.out:seek('set', self.offset + first * self.row_bytes))
   try(self, self.out:write(ffi.string(dense:ptr(), count * self.row_bytes)))
   try(self, self.out:flush())

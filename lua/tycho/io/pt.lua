@@ -346,7 +346,7 @@ function M.save(path, value)
     add('data.pkl', table.concat(out))
     add('byteorder', 'little')
     for i, t in ipairs(storages) do
-      local dense = tensor.dense(t)
+      local dense = tensor.dense(t:cpu())
       add('data/' .. i - 1, { { bytes = dense:ptr(), size = elements.bytes(dense) } })
     end
     add('version', '3\n')

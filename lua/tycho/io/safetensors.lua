@@ -112,7 +112,7 @@ function M.save(path, tensors, metadata)
   file.write(path, function(out)
     out:write(file.put_u64(#header) .. header)
     for _, e in ipairs(entries) do
-      local dense = tensor.dense(e.value)
+      local dense = tensor.dense(e.value:cpu())
       out:write(dense:ptr(), e.bytes)
     end
   end)

@@ -4,16 +4,16 @@
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
+local function diagonal(c) c.ndim, c.stride[0] = 1, c.stride[0] + c.stride[1] end
+
 return function(p, temperature, options)
   local rows = p:size(0)
   if rows % 2 ~= 0 then lib.raise(('nt_xent: rows must come in pairs, got shape %s'):format(tensor.shape_text(p))) end
   p = p:normalize()
   local similarity = p:matmul(p:transpose(0, 1))
   if not options or options.clamp ~= false then similarity = similarity:clamp_min(1e-7) end
-  local itself, partner = tensor.zeros({ rows, rows }, p.dtype), tensor.empty({ rows }, 'i64')
-  for i = 0, rows - 1 do
-    itself:ptr()[i * rows + i] = -1e5
-    partner:ptr()[i] = i % 2 == 0 and i + 1 or i - 1
-  end
-  return (similarity / temperature + itself):cross_entropy(partner)
+  local itself, partner = tensor.zeros({ rows, rows }, p.dtype, p.device), tensor.empty({ rows }, 'i64')
+  tensor.view_of(itself, 0, diagonal):fill_(-1e5)
+  for i = 0, rows - 1 do partner:ptr()[i] = i % 2 == 0 and i + 1 or i - 1 end
+  return (similarity / temperature + itself):cross_entropy(partner:to(p.device))
 end

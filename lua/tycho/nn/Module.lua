@@ -129,6 +129,16 @@ end
 function Module:train() return set_training(self, true) end
 function Module:eval() return set_training(self, false) end
 
+-- Moves parameters and buffers to a device; counters (int64) stay on the CPU. Call it before an optimiser has met the parameters. Returns self.
+function Module:to(device)
+  for _, entry in ipairs(self:state_dict()) do
+    if entry[2].type.real then tensor.move(entry[2], device) end
+  end
+  return self
+end
+-- Where the first parameter is.
+function Module:device() return self:parameters()[1].device end
+
 -- Runs fn() in eval mode and without gradients; the mode is restored whatever happens.
 function Module:evaluating(fn)
   local was = self.training

@@ -21,7 +21,7 @@ return {
     local B, H, T, D = unpack(q.shape)
     local scale = options.scale or 1 / math.sqrt(D)
     local columns = k:size(2) + (memory_k and memory_k:size(1) or 0)
-    local y, p = tensor.empty({ B, H, T, D }, q.dtype), ctx:own(tensor.empty({ B, H, T, columns }, q.dtype))
+    local y, p = tensor.empty({ B, H, T, D }, q.dtype, q.device), ctx:own(tensor.empty({ B, H, T, columns }, q.dtype, q.device))
     lib.check(y.lib.ty_attention(y.c, p.c, q.c, k.c, v.c, mask and mask.c, memory_k and memory_k.c, memory_v and memory_v.c, scale), y.lib)
     ctx:save(q, k, v)
     ctx.p, ctx.scale = p, scale
@@ -30,7 +30,8 @@ return {
   backward = function(ctx, dy)
     local q, k, v = ctx:saved()
     dy = unit_rows(dy)
-    local dq, dk, dv = tensor.empty(q.shape, q.dtype), tensor.empty(k.shape, k.dtype), tensor.empty(v.shape, v.dtype)
+    local dq = tensor.empty(q.shape, q.dtype, q.device)
+    local dk, dv = tensor.empty(k.shape, k.dtype, k.device), tensor.empty(v.shape, v.dtype, v.device)
     lib.check(dq.lib.ty_attention_back(dq.c, dk.c, dv.c, dy.c, ctx.p.c, q.c, k.c, v.c, ctx.scale), dq.lib)
     return dq, dk, dv
   end,

@@ -20,7 +20,7 @@ return {
     local y = tensor.empty_like(x)
     local mean, rstd
     if options.training then
-      mean, rstd = ctx:own(tensor.empty({ channels }, x.dtype)), ctx:own(tensor.empty({ channels }, x.dtype))
+      mean, rstd = ctx:own(tensor.empty({ channels }, x.dtype, x.device)), ctx:own(tensor.empty({ channels }, x.dtype, x.device))
       lib.check(y.lib.ty_batch_norm(y.c, mean.c, rstd.c, running_mean and running_mean.c, running_var and running_var.c, x.c, weight.c,
         bias.c, residual and residual.c, relu, options.momentum or 0.1, eps), y.lib)
     else

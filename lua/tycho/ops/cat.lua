@@ -20,7 +20,7 @@ return {
       starts[i] = shape[dim + 1]
       shape[dim + 1] = starts[i] + x:size(dim)
     end
-    local y = tensor.empty(shape, first.dtype)
+    local y = tensor.empty(shape, first.dtype, first.device)
     local sizes = {}
     for i, x in ipairs(list) do
       sizes[i] = x:size(dim)

@@ -20,7 +20,7 @@ return {
       return n
     end
     x, w = tensor.image(x), tensor.image(w)
-    local y = tensor.empty_image({ x:size(0), w:size(0), out(x:size(2), w:size(2)), out(x:size(3), w:size(3)) }, x.dtype)
+    local y = tensor.empty_image({ x:size(0), w:size(0), out(x:size(2), w:size(2)), out(x:size(3), w:size(3)) }, x.dtype, x.device)
     lib.check(y.lib.ty_conv2d(y.c, x.c, w.c, stride, padding), y.lib)
     ctx:save(x, w)
     ctx.stride, ctx.padding = stride, padding
@@ -31,11 +31,11 @@ return {
     dy = tensor.image(dy)
     local dx, dw
     if ctx.needs[1] then
-      dx = tensor.empty_image(x.shape, x.dtype)
+      dx = tensor.empty_image(x.shape, x.dtype, x.device)
       lib.check(dx.lib.ty_conv2d_back_input(dx.c, dy.c, w.c, ctx.stride, ctx.padding), dx.lib)
     end
     if ctx.needs[2] then
-      dw = tensor.empty_image(w.shape, w.dtype)
+      dw = tensor.empty_image(w.shape, w.dtype, w.device)
       lib.check(dw.lib.ty_conv2d_back_weight(dw.c, dy.c, x.c, ctx.stride, ctx.padding), dw.lib)
     end
     return dx, dw

@@ -7,9 +7,9 @@ return {
   inputs = { 'x' },
   forward = function(ctx, x, target)
     op.check_real('cross_entropy', x)
-    if not tensor.is_tensor(target) then target = tensor.tensor(target, 'i64') end
+    if not tensor.is_tensor(target) then target = tensor.tensor(target, 'i64', x.device) end
     x = tensor.dense(x)
-    local loss, p = tensor.empty({}, x.dtype), ctx:own(tensor.empty(x.shape, x.dtype))
+    local loss, p = tensor.empty({}, x.dtype, x.device), ctx:own(tensor.empty(x.shape, x.dtype, x.device))
     lib.check(loss.lib.ty_cross_entropy(loss.c, p.c, x.c, target.c), loss.lib)
     ctx.p, ctx.target = p, target
     return loss

@@ -5,17 +5,17 @@ local lib = require 'tycho.lib'
 return {
   inputs = { 'x' },
   forward = function(ctx, x, index)
-    if not tensor.is_tensor(index) then index = tensor.tensor(index, 'i64') end
+    if not tensor.is_tensor(index) then index = tensor.tensor(index, 'i64', x.device) end
     local shape = x.shape
     if #shape == 0 then lib.raise('index_select: a scalar has no rows') end
     shape[1] = index:numel()
-    local y = tensor.empty(shape, x.dtype)
+    local y = tensor.empty(shape, x.dtype, x.device)
     lib.check(y.lib.ty_gather(y.c, x.c, index.c), y.lib)
     if ctx.grad then ctx.index, ctx.x = index, x end
     return y
   end,
   backward = function(ctx, dy)
-    local dx = tensor.empty(ctx.x.shape, ctx.x.dtype):fill_(0)
+    local dx = tensor.empty(ctx.x.shape, ctx.x.dtype, ctx.x.device):fill_(0)
     lib.check(dx.lib.ty_scatter_add(dx.c, dy.c, ctx.index.c), dx.lib)
     return dx
   end,

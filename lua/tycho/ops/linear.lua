@@ -16,7 +16,7 @@ return {
     local rows = tensor.dense(x):reshape { -1, width }
     shape[#shape] = w:size(0)
     b = b and tensor.dense(b)
-    local y = tensor.empty({ rows:size(0), w:size(0) }, x.dtype)
+    local y = tensor.empty({ rows:size(0), w:size(0) }, x.dtype, x.device)
     lib.check(y.lib.ty_linear(y.c, rows.c, w.c, b and b.c), y.lib)
     ctx:save(rows, w)
     return y:reshape(shape)

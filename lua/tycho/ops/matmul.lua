@@ -4,7 +4,7 @@ local lib = require 'tycho.lib'
 local op = require 'tycho.op'
 
 local function multiply(a, b, shape)
-  local y = tensor.empty(shape, a.dtype)
+  local y = tensor.empty(shape, a.dtype, a.device)
   lib.check(y.lib.ty_matmul(y.c, a.c, b.c, 0), y.lib)
   return y
 end

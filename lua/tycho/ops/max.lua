@@ -10,7 +10,7 @@ return {
     local shape = x.shape
     if #shape == 0 or shape[#shape] == 0 then lib.raise('max: the last dim of ' .. tensor.shape_text(x) .. ' is empty') end
     shape[#shape] = 1
-    local y, index = tensor.empty(shape, x.dtype), tensor.empty(shape, 'i64')
+    local y, index = tensor.empty(shape, x.dtype, x.device), tensor.empty(shape, 'i64', x.device)
     lib.check(y.lib.ty_max(y.c, index.c, x.c), y.lib)
     shape[#shape] = nil
     return y:reshape(shape), index:reshape(shape)

@@ -11,14 +11,14 @@ return {
     x = tensor.image(x)
     local function out(size) return math.max(0, math.floor((size + 2 * padding - kernel) / stride) + 1) end
     local shape = { x:size(0), x:size(1), out(x:size(2)), out(x:size(3)) }
-    local y, index = tensor.empty_image(shape, x.dtype), ctx:own(tensor.empty_image(shape, 'u8'))
+    local y, index = tensor.empty_image(shape, x.dtype, x.device), ctx:own(tensor.empty_image(shape, 'u8', x.device))
     lib.check(y.lib.ty_max_pool2d(y.c, index.c, x.c, kernel, stride, padding), y.lib)
     ctx.index, ctx.shape, ctx.kernel, ctx.stride, ctx.padding = index, x.shape, kernel, stride, padding
     return y
   end,
   backward = function(ctx, dy)
     dy = tensor.image(dy)
-    local dx = tensor.empty_image(ctx.shape, dy.dtype)
+    local dx = tensor.empty_image(ctx.shape, dy.dtype, dy.device)
     lib.check(dx.lib.ty_max_pool2d_back(dx.c, dy.c, ctx.index.c, ctx.kernel, ctx.stride, ctx.padding), dx.lib)
     return dx
   end,

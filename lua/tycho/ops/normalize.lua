@@ -10,9 +10,9 @@ return {
     eps = eps or 1e-12
     x = tensor.dense(x)
     local shape = x.shape
-    local y = tensor.empty(shape, x.dtype)
+    local y = tensor.empty(shape, x.dtype, x.device)
     local width = shape[#shape] or 1
-    local norm = ctx:own(tensor.empty({ width > 0 and x:numel() / width or 0 }, x.dtype))
+    local norm = ctx:own(tensor.empty({ width > 0 and x:numel() / width or 0 }, x.dtype, x.device))
     lib.check(y.lib.ty_normalize(y.c, norm.c, x.c, eps), y.lib)
     ctx:save(y, norm)
     ctx.eps = eps

@@ -22,7 +22,7 @@ return {
     local B, T, width = qkv:size(0), qkv:size(1), qkv:size(2) / 3
     local q, k, v = heads_of(qkv, 0, width, heads), heads_of(qkv, 1, width, heads), heads_of(qkv, 2, width, heads)
     local columns = T + (options.memory_k and options.memory_k:size(1) or 0)
-    local y, p = tensor.empty({ B, T, width }, qkv.dtype), ctx:own(tensor.empty({ B, heads, T, columns }, qkv.dtype))
+    local y, p = tensor.empty({ B, T, width }, qkv.dtype, qkv.device), ctx:own(tensor.empty({ B, heads, T, columns }, qkv.dtype, qkv.device))
     local scale = 1 / math.sqrt(width / heads)
     local mask, mk, mv = options.mask, options.memory_k, options.memory_v
     lib.check(y.lib.ty_attention(y:reshape_heads(heads).c, p.c, q.c, k.c, v.c, mask and mask.c, mk and mk.c, mv and mv.c, scale), y.lib)

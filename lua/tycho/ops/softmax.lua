@@ -8,7 +8,7 @@ return {
   forward = function(ctx, x)
     op.check_real('softmax', x)
     x = tensor.dense(x)
-    local y = tensor.empty(x.shape, x.dtype)
+    local y = tensor.empty(x.shape, x.dtype, x.device)
     lib.check(y.lib.ty_softmax(y.c, x.c), y.lib)
     ctx:save(y)
     return y

@@ -15,7 +15,7 @@ local M = {
       full[i] = gone and 1 or size
       if not gone then kept[#kept + 1] = size elseif keepdim then kept[#kept + 1] = 1 end
     end
-    local y = tensor.empty(full, x.dtype)
+    local y = tensor.empty(full, x.dtype, x.device)
     lib.check(y.lib.ty_sum(y.c, x.c), y.lib)
     ctx.full, ctx.shape = full, x.shape
     return y:reshape(kept)

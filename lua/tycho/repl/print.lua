@@ -46,7 +46,7 @@ local function formatter(values)
 end
 
 local function summary(t)
-  local flat = t:to('f64'):contiguous()
+  local flat = t:cpu():to('f64'):contiguous()
   local p, n, read = flat:ptr(), flat:numel(), flat.type.read
   local low, high, sum, finite, bad = math.huge, -math.huge, 0, 0, 0
   for i = 0, n - 1 do
@@ -70,11 +70,11 @@ end
 -- A tensor: shape, dtype, statistics, values.
 function M.tensor(t)
   if not t.storage.block then return ('tensor %s, freed when its scope ended'):format(require('tycho.tensor').shape_text(t)) end
-  local shape, strides = t.shape, {}
-  for d = 1, #shape do strides[d] = t:stride(d - 1) end
+  local shape, strides, values_of = t.shape, {}, t:cpu()
+  for d = 1, #shape do strides[d] = values_of:stride(d - 1) end
   local head = #shape == 0 and 'scalar' or table.concat(shape, 'x')
   head = ('tensor %s %s %s%s'):format(head, t.dtype, t.device, t.node and '  computed' or t.requires_grad and '  parameter' or '')
-  local p = t:ptr()
+  local p = values_of:ptr()
   if #shape == 0 then return ('%s  %s'):format(head, short(t:item())) end
   if t:numel() == 0 then return head .. '  empty' end
   local values = {}

@@ -15,7 +15,6 @@ local lib = require 'tycho.lib'
 local new_control = require 'tycho.train.control'
 local progress = require 'tycho.train.progress'
 local provenance = require 'tycho.train.provenance'
-local tensor = require 'tycho.tensor'
 
 local Loop = {}
 Loop.__index = Loop
@@ -54,7 +53,7 @@ end
 -- Raises if the numbers have left the rails (the meter 'loss', or a weight): such a state is never saved.
 function Loop:check_finite()
   local sum = autograd.no_grad(autograd.scope, function()
-    local total = tensor.zeros {}
+    local total = 0
     for _, module in pairs(self.parts.modules) do
       for _, p in ipairs(module:parameters()) do total = total + p:sum() end
     end

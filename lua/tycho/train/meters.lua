@@ -5,16 +5,22 @@ local autograd = require 'tycho.autograd'
 local Meters = {}
 Meters.__index = Meters
 
+-- Sums are kept where the values are: in double on the CPU, in float on a device.
+local function slot_like(value) return tensor.zeros({ 2 }, value.device == 'cpu' and 'f64' or 'f32', value.device) end
+
 -- values: name -> scalar tensor; weight: how many rows each is a mean of.
 function Meters:add(values, weight)
   autograd.no_grad(function()
     for name, value in pairs(values) do
       local slot = self.slots[name]
       if not slot then
-        slot = autograd.keep(tensor.zeros({ 2 }, 'f64')) -- weighted sum, weight
+        slot = autograd.keep(slot_like(value)) -- weighted sum, weight
+        self.slots[name] = slot
+      elseif slot.device ~= value.device then -- a checkpoint's
+        slot = autograd.keep(slot_like(value):copy_(slot))
         self.slots[name] = slot
       end
-      slot[0]:add_(value:to('f64') * weight)
+      slot[0]:add_(value:to(slot.dtype) * weight)
       slot[1]:add_(weight)
     end
   end)
@@ -41,7 +47,11 @@ function Meters:reset()
 end
 
 -- For a checkpoint: name -> f64 tensor (2).
-function Meters:state_dict() return self.slots end
+function Meters:state_dict()
+  local out = {}
+  for name, slot in pairs(self.slots) do out[name] = slot:cpu():to('f64') end
+  return out
+end
 
 function Meters:load_state_dict(source)
   self:reset()

@@ -1,0 +1,90 @@
+/* What the .cu sources share: launching, scratch memory, index faults, and sums within warps and blocks. The same sources are compiled by
+ * nvcc and, over host/cuda.h, by a C++ compiler for the CPU (TYCHO_HOST), where blocks run one after another and threads as coroutines. So a
+ * kernel is launched by launch() alone, has blocks of whole warps, static shared memory only, and no thread that leaves before a barrier. */
+#ifndef TYCHO_KERNELS_DEVICE_H
+#define TYCHO_KERNELS_DEVICE_H
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef TYCHO_HOST
+#include "host/cuda.h"
+#else
+#include <cuda_runtime.h>
+#endif
+extern "C" {
+#include "../csrc/accept.h"
+}
+
+enum { WARP = 32, THREADS = 256 };
+#define ALL_LANES 0xffffffffu
+
+/* ---- launching: everything runs in order on one stream ---- */
+
+cudaStream_t device_stream(void);
+/* 1 with a sentence when the last launch failed; TYCHO_SYNC=1 waits for each. */
+int device_launched(const char *op);
+
+template <class... P, class... A> int launch(const char *op, void (*kernel)(P...), dim3 grid, dim3 block, A... arguments) {
+  if (grid.x == 0 || grid.y == 0) return 0;
+#ifdef TYCHO_HOST
+  host_launch(grid, block, [&] { kernel(P(arguments)...); });
+#else
+  kernel<<<grid, block, 0, device_stream()>>>(P(arguments)...);
+#endif
+  return device_launched(op);
+}
+
+static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* One thread for each of n elements. */
+template <class... P, class... A> int launch_each(const char *op, void (*kernel)(P...), int64_t n, A... arguments) {
+  return launch(op, kernel, dim3((unsigned)divide_up(n, THREADS)), dim3(THREADS), arguments...);
+}
+static __device__ inline int64_t thread_index(void) { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
+
+/* Device memory that goes back to the cache when the function returns: later work on the stream may reuse it at once. */
+template <class T> struct scratch {
+  T *data;
+  int64_t bytes;
+  explicit scratch(int64_t count) : data((T *)ty_alloc(count * (int64_t)sizeof(T))), bytes(count * (int64_t)sizeof(T)) {}
+  ~scratch() { ty_free(data, bytes); }
+  int missing(const char *op) const { return data ? 0 : ty_fail("%s: out of memory for %lld bytes of scratch", op, (long long)bytes); }
+  scratch(const scratch &) = delete;
+  void operator=(const scratch &) = delete;
+};
+
+/* ---- faults: what only a kernel can see, told at the next wait ---- */
+
+enum { FAULT_NONE, FAULT_INDEX, FAULT_TARGET, FAULT_IMAGE };
+struct fault { int kind; int64_t value, position, limit; };
+fault *device_fault(void);
+
+static __device__ inline bool in_range(fault *f, int kind, int64_t value, int64_t limit, int64_t position) {
+  if (value >= 0 && value < limit) return true;
+  if (atomicCAS(&f->kind, (int)FAULT_NONE, kind) == FAULT_NONE) {
+    f->value = value;
+    f->position = position;
+    f->limit = limit;
+  }
+  return false;
+}
+
+/* ---- within a block: blockDim.x whole warps, y and z 1; every thread gets the result ---- */
+
+struct add_up { template <class T> static __device__ T of(T a, T b) { return a + b; } };
+struct largest_of { template <class T> static __device__ T of(T a, T b) { return a < b || b != b ? b : a; } };
+
+template <class F, class T> static __device__ inline T block_reduce(T v) {
+  __shared__ T part[WARP];
+  for (int step = WARP / 2; step > 0; step /= 2) v = F::of(v, __shfl_xor_sync(ALL_LANES, v, step));
+  __syncthreads(); /* the readers of an earlier call */
+  if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = v;
+  __syncthreads();
+  T total = part[0];
+  for (unsigned w = 1; w < blockDim.x / WARP; w++) total = F::of(total, part[w]);
+  return total;
+}
+template <class T> static __device__ inline T block_sum(T v) { return block_reduce<add_up>(v); }
+
+#endif

@@ -1,0 +1,233 @@
+/* cuDNN through its graph API: a plan for each convolution of one shape is made when it is first met, from the heuristics' first engine that
+ * cuDNN can finish, and kept. float32 means float32: engines that round the factors to TF32 are passed over. */
+#include "dnn.h"
+#include <cudnn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum kind { FORWARD, BACK_INPUT, BACK_WEIGHT };
+enum { OLDEST = 90800, MOST_ENGINES = 32, ALIGNED = 16, X = 1, W, Y };
+
+static cudnnHandle_t handle;
+static char text[32] = "cuDNN";
+
+static int check(const char *op, cudnnStatus_t status) {
+  return status == CUDNN_STATUS_SUCCESS ? 0 : ty_fail("%s: cuDNN failed: %s", op, cudnnGetErrorString(status));
+}
+
+int dnn_open(void) {
+  if (cudnnGetVersion() < OLDEST)
+    return ty_fail("cuDNN is version %d.%d.%d; 9.8 or later is needed", (int)cudnnGetVersion() / 10000,
+                   (int)cudnnGetVersion() / 100 % 100, (int)cudnnGetVersion() % 100);
+  TY_TRY(check("open", cudnnCreate(&handle)));
+  return check("open", cudnnSetStream(handle, device_stream()));
+}
+const char *dnn_text(void) {
+  int version = (int)cudnnGetVersion();
+  snprintf(text, sizeof text, "cuDNN %d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+  return text;
+}
+
+/* ---- descriptors ---- */
+
+/* A backend descriptor in the making; destroyed with its owner unless it is released. The first error stays. */
+struct descriptor {
+  cudnnBackendDescriptor_t d = NULL;
+  cudnnStatus_t status;
+  explicit descriptor(cudnnBackendDescriptorType_t type) { status = cudnnBackendCreateDescriptor(type, &d); }
+  ~descriptor() { if (d) cudnnBackendDestroyDescriptor(d); }
+  descriptor(const descriptor &) = delete;
+  void operator=(const descriptor &) = delete;
+  void set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void *values) {
+    if (status == CUDNN_STATUS_SUCCESS) status = cudnnBackendSetAttribute(d, name, type, count, values);
+  }
+  void set(cudnnBackendAttributeName_t name, cudnnDataType_t v) { set(name, CUDNN_TYPE_DATA_TYPE, 1, &v); }
+  void set(cudnnBackendAttributeName_t name, int64_t v) { set(name, CUDNN_TYPE_INT64, 1, &v); }
+  void set(cudnnBackendAttributeName_t name, float v) { set(name, CUDNN_TYPE_FLOAT, 1, &v); }
+  void set(cudnnBackendAttributeName_t name, const descriptor &v) {
+    if (status == CUDNN_STATUS_SUCCESS) status = v.status;
+    set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &v.d);
+  }
+  cudnnStatus_t finish(void) {
+    if (status == CUDNN_STATUS_SUCCESS) status = cudnnBackendFinalize(d);
+    return status;
+  }
+  cudnnBackendDescriptor_t release(void) {
+    cudnnBackendDescriptor_t own = d;
+    d = NULL;
+    return own;
+  }
+};
+
+/* A channels-last image or weight (n,c,h,w). */
+struct image_descriptor : descriptor {
+  image_descriptor(int64_t id, int64_t n, int64_t c, int64_t h, int64_t w, int64_t alignment) : descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
+    const int64_t shape[4] = {n, c, h, w}, stride[4] = {h * w * c, 1, w * c, c};
+    set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id);
+    set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_DATA_FLOAT);
+    set(CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, shape);
+    set(CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, stride);
+    set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, alignment);
+    finish();
+  }
+};
+
+struct convolution_descriptor : descriptor {
+  explicit convolution_descriptor(const conv_shape *s) : descriptor(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR) {
+    const int64_t one[2] = {1, 1}, stride[2] = {s->stride, s->stride}, padding[2] = {s->padding, s->padding};
+    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT);
+    set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+    set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, (int64_t)2);
+    set(CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, one);
+    set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, stride);
+    set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
+    set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, padding);
+    finish();
+  }
+};
+
+/* What differs between the three directions. */
+static const struct {
+  cudnnBackendDescriptorType_t type;
+  cudnnBackendAttributeName_t convolution, x, w, y, alpha, beta;
+} directions[] = {
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
+};
+
+/* ---- plans ---- */
+
+/* alignment: of all three tensors, in bytes; most engines want ALIGNED. */
+struct plan { kind of; conv_shape shape; int64_t alignment; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
+static plan *plans;
+
+static bool uses_tensor_cores(const descriptor &config) {
+  descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+  cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+  int64_t count = 0;
+  if (cudnnBackendGetAttribute(config.d, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine.d) !=
+          CUDNN_STATUS_SUCCESS ||
+      cudnnBackendGetAttribute(engine.d, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT,
+                               &count, notes) != CUDNN_STATUS_SUCCESS)
+    return true;
+  for (int64_t i = 0; i < count; i++)
+    if (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) return true;
+  return false;
+}
+
+/* Fills in execution and workspace. device: a device's properties for a plan that is never run, NULL for the device in use. */
+static int make_plan(plan *p, const descriptor *device) {
+  const conv_shape *s = &p->shape;
+  auto &direction = directions[p->of];
+  image_descriptor x(X, s->n, s->in, s->h, s->w, p->alignment), w(W, s->out, s->in, s->kh, s->kw, p->alignment),
+      y(Y, s->n, s->out, s->oh, s->ow, p->alignment);
+  convolution_descriptor convolution(s);
+  descriptor operation(direction.type), graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+  operation.set(direction.convolution, convolution);
+  operation.set(direction.x, x);
+  operation.set(direction.w, w);
+  operation.set(direction.y, y);
+  operation.set(direction.alpha, 1.0f);
+  operation.set(direction.beta, 0.0f);
+  operation.finish();
+  graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
+  if (!device) graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+  graph.finish();
+  const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+  cudnnStatus_t last = graph.status;
+  for (int m = 0; m < 2 && graph.status == CUDNN_STATUS_SUCCESS; m++) {
+    descriptor search(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    search.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+    search.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &modes[m]);
+    if (device) search.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
+    if (search.finish() != CUDNN_STATUS_SUCCESS) {
+      last = search.status;
+      continue;
+    }
+    int64_t count = 0;
+    cudnnBackendGetAttribute(search.d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, NULL);
+    if (count > MOST_ENGINES) count = MOST_ENGINES;
+    cudnnBackendDescriptor_t found[MOST_ENGINES];
+    for (int64_t i = 0; i < count; i++) cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &found[i]);
+    int64_t given = count;
+    cudnnBackendGetAttribute(search.d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &given, found);
+    for (int64_t i = 0; i < count; i++) {
+      descriptor config(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+      cudnnBackendDestroyDescriptor(config.d);
+      config.d = found[i];
+      if (p->execution || i >= given || uses_tensor_cores(config)) continue;
+      descriptor execution(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+      execution.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+      if (device) execution.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *device);
+      else execution.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+      if (execution.finish() != CUDNN_STATUS_SUCCESS) {
+        last = execution.status;
+        continue;
+      }
+      int64_t n = 0;
+      cudnnBackendGetAttribute(execution.d, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &p->workspace);
+      p->execution = execution.release();
+    }
+    if (p->execution) return 0;
+  }
+  return ty_fail("conv2d: cuDNN has no float32 engine for x (%lld, %lld, %lld, %lld) and w (%lld, %lld, %lld, %lld), stride %lld, padding %lld%s%s",
+                 (long long)s->n, (long long)s->in, (long long)s->h, (long long)s->w, (long long)s->out, (long long)s->in,
+                 (long long)s->kh, (long long)s->kw, (long long)s->stride, (long long)s->padding,
+                 last == CUDNN_STATUS_SUCCESS ? "" : ": ", last == CUDNN_STATUS_SUCCESS ? "" : cudnnGetErrorString(last));
+}
+
+static int plan_for(plan **found, kind of, const conv_shape *s, int64_t alignment) {
+  for (plan *p = plans; p; p = p->next)
+    if (p->of == of && p->alignment == alignment && memcmp(&p->shape, s, sizeof *s) == 0) {
+      *found = p;
+      return 0;
+    }
+  plan p = {of, *s, alignment, NULL, 0, plans};
+  TY_TRY(make_plan(&p, NULL));
+  *found = plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p);
+  return 0;
+}
+
+static int run(kind of, const conv_shape *s, const float *x, const float *w, const float *y) {
+  plan *p;
+  int aligned = ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0;
+  TY_TRY(plan_for(&p, of, s, aligned ? (int64_t)ALIGNED : (int64_t)sizeof(float)));
+  scratch<char> workspace(p->workspace);
+  TY_TRY(workspace.missing("conv2d"));
+  const int64_t ids[3] = {X, W, Y};
+  const void *data[3] = {x, w, y};
+  descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, 3, ids);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, data);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace.data);
+  TY_TRY(check("conv2d", pack.finish()));
+  return check("conv2d", cudnnBackendExecute(handle, p->execution, pack.d));
+}
+int dnn_forward(const conv_shape *s, float *y, const float *x, const float *w) { return run(FORWARD, s, x, w, y); }
+int dnn_back_input(const conv_shape *s, float *dx, const float *dy, const float *w) { return run(BACK_INPUT, s, dx, w, dy); }
+int dnn_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) { return run(BACK_WEIGHT, s, x, dw, dy); }
+
+/* ---- plans without a device ---- */
+
+int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
+                 int64_t *workspace) {
+  plan p = {(kind)direction, {}, ALIGNED, NULL, 0, NULL};
+  TY_TRY(ty_accept_conv(&p.shape, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
+  descriptor properties(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+  properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(device) + 1, device);
+  TY_TRY(check("plan_conv", properties.finish()));
+  TY_TRY(make_plan(&p, &properties));
+  cudnnBackendDestroyDescriptor(p.execution);
+  *workspace = p.workspace;
+  return 0;
+}

@@ -1,0 +1,150 @@
+/* Runs kernels on the CPU: blocks one after another, the threads of a block as coroutines that change at barriers and shuffles. Every second
+ * block runs its threads in the reverse order, so that a missing barrier shows. */
+#include "cuda.h"
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+enum { MOST_THREADS = 1024, STACK = 256 << 10, WARP = 32 };
+enum state { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+
+struct thread {
+  ucontext_t start;
+  jmp_buf here;
+  char *stack;
+  state now;
+  bool started;
+};
+static thread threads[MOST_THREADS];
+static jmp_buf scheduler;
+static unsigned current, count;
+static uint64_t lanes[MOST_THREADS];
+static void (*body)(void *);
+static void *arguments;
+static cudaError_t last_error;
+static const char *failure = "";
+
+static void leave(state why) {
+  threads[current].now = why;
+  if (_setjmp(threads[current].here) == 0) _longjmp(scheduler, 1);
+}
+
+/* Each coroutine lives on and runs one thread of one block after another. */
+static void thread_main(void) {
+  for (;;) {
+    body(arguments);
+    leave(DONE);
+  }
+}
+
+static void resume(unsigned t) {
+  current = t;
+  threadIdx = dim3(t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y));
+  if (_setjmp(scheduler) != 0) return;
+  thread &own = threads[t];
+  if (own.started) _longjmp(own.here, 1);
+  own.started = true;
+  own.stack = (char *)mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (own.stack == MAP_FAILED) abort();
+  getcontext(&own.start);
+  own.start.uc_stack.ss_sp = own.stack;
+  own.start.uc_stack.ss_size = STACK;
+  own.start.uc_link = NULL;
+  makecontext(&own.start, thread_main, 0);
+  setcontext(&own.start);
+}
+
+/* Lets those threads go on that all others of their warp or block have caught up with. Returns whether there are any. */
+static bool release(void) {
+  unsigned done = 0, waiting = 0;
+  bool released = false;
+  for (unsigned first = 0; first < count; first += WARP) {
+    unsigned at_shuffle = 0;
+    for (unsigned t = first; t < first + WARP; t++) {
+      done += threads[t].now == DONE;
+      waiting += threads[t].now == AT_BARRIER;
+      at_shuffle += threads[t].now == AT_SHUFFLE;
+    }
+    if (at_shuffle == WARP) {
+      for (unsigned t = first; t < first + WARP; t++) threads[t].now = READY;
+      released = true;
+    }
+  }
+  if (waiting == count) {
+    for (unsigned t = 0; t < count; t++) threads[t].now = READY;
+    released = true;
+  }
+  if (!released && done < count) {
+    failure = "a barrier or a shuffle was not reached by all threads";
+    last_error = cudaErrorLaunchFailure;
+    /* Coroutines in the middle of a kernel cannot be used again. */
+    for (unsigned t = 0; t < count; t++) {
+      if (threads[t].now == DONE) continue;
+      munmap(threads[t].stack, STACK);
+      threads[t].started = false;
+    }
+  }
+  return released;
+}
+
+static void run_block(bool reverse) {
+  for (unsigned t = 0; t < count; t++) threads[t].now = READY;
+  do {
+    for (unsigned i = 0; i < count; i++) {
+      unsigned t = reverse ? count - 1 - i : i;
+      if (threads[t].now == READY) resume(t);
+    }
+  } while (release());
+}
+
+void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
+  static bool reverse;
+  count = block.x * block.y * block.z;
+  if (count == 0 || count > MOST_THREADS || count % WARP != 0) {
+    failure = "a block must have 1 to 32 whole warps";
+    last_error = cudaErrorLaunchFailure;
+    return;
+  }
+  gridDim = grid, blockDim = block, body = fn, arguments = context;
+  for (unsigned z = 0; z < grid.z; z++)
+    for (unsigned y = 0; y < grid.y; y++)
+      for (unsigned x = 0; x < grid.x && last_error == cudaSuccess; x++) {
+        blockIdx = dim3(x, y, z);
+        run_block(reverse = !reverse);
+      }
+}
+
+void __syncthreads(void) { leave(AT_BARRIER); }
+void host_sync_warp(void) { leave(AT_SHUFFLE); }
+uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
+
+/* ---- memory and errors ---- */
+
+/* Fresh memory is poisoned with NaN patterns: a kernel that reads what nobody wrote shows. */
+cudaError_t cudaMalloc(void **block, size_t bytes) {
+  if (posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  memset(*block, 0xff, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void *block) {
+  free(block);
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) { return cudaMalloc(block, bytes); }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t) {
+  memmove(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaGetLastError(void) {
+  cudaError_t error = last_error;
+  last_error = cudaSuccess;
+  return error;
+}
+const char *cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorLaunchFailure ? failure : error == cudaErrorMemoryAllocation ? "out of memory" : "no error";
+}

@@ -1,0 +1,69 @@
+/* As much of CUDA as kernels/ uses, on the CPU: see cuda.cpp. Strict where CUDA is undefined: a barrier or a shuffle that not all threads of the
+ * block or warp reach fails the launch. */
+#ifndef TYCHO_HOST_CUDA_H
+#define TYCHO_HOST_CUDA_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static /* blocks run one after another */
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned nx = 1, unsigned ny = 1, unsigned nz = 1) : x(nx), y(ny), z(nz) {}
+};
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+static inline float2 make_float2(float first, float second) { return {first, second}; }
+
+extern dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+/* ---- running ---- */
+
+void host_run(dim3 grid, dim3 block, void (*body)(void *), void *arguments);
+template <class F> void host_launch(dim3 grid, dim3 block, F body) {
+  host_run(grid, block, [](void *f) { (*(F *)f)(); }, &body);
+}
+void __syncthreads(void);
+void host_sync_warp(void);
+uint64_t *host_lanes(void); /* a word for each lane of this thread's warp */
+
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
+  static_assert(sizeof(T) <= 8, "a lane holds 8 bytes");
+  unsigned lane = (threadIdx.x + blockDim.x * threadIdx.y) % 32;
+  memcpy(&host_lanes()[lane], &value, sizeof value);
+  host_sync_warp();
+  memcpy(&value, &host_lanes()[lane ^ (unsigned)mask], sizeof value);
+  host_sync_warp();
+  return value;
+}
+template <class T> T atomicCAS(T *at, T expected, T value) {
+  T was = *at;
+  if (was == expected) *at = value;
+  return was;
+}
+template <class T> T atomicMax(T *at, T value) {
+  T was = *at;
+  if (value > was) *at = value;
+  return was;
+}
+
+/* ---- memory and errors ---- */
+
+typedef int cudaError_t;
+typedef void *cudaStream_t;
+enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 };
+enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaHostAllocDefault = 0 };
+cudaError_t cudaMalloc(void **block, size_t bytes);
+cudaError_t cudaFree(void *block);
+cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned flags);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaGetLastError(void);
+const char *cudaGetErrorString(cudaError_t error);
+
+#endif

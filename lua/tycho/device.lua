@@ -1,0 +1,117 @@
+-- Devices: finds and opens the libraries that compute elsewhere than in the CPU's memory, and says in one sentence why one cannot be used.
+-- A tensor is where tensor.to or the last argument of tycho.empty puts it; ops compute where their arguments are.
+local ffi = require 'ffi'
+local lfs = require 'lfs'
+local lib = require 'tycho.lib'
+
+local M = {}
+
+-- cuda-host is the CUDA sources compiled for the CPU: slow, for tests of the kernels on machines without a GPU.
+local known = {
+  cuda = { code = 1, library = 'libtycho_cuda', absent = 'libtycho_cuda.so was not built: run make cuda on a machine with nvcc' },
+  ['cuda-host'] = { code = 2, library = 'libtycho_cuda_host', absent = 'libtycho_cuda_host.so was not built: run make cuda-host' },
+}
+
+-- ---- NVIDIA's libraries ----
+
+-- In the order in which they need each other.
+local needed = { 'libcublasLt.so.13', 'libcublas.so.13', 'libcudnn.so.9' }
+
+-- Folders where NVIDIA's libraries may be: those of TYCHO_CUDA_PATH, the toolkit's, and the wheels of the active Python environment.
+local function folders()
+  local list = {}
+  for folder in (os.getenv 'TYCHO_CUDA_PATH' or ''):gmatch '[^:]+' do list[#list + 1] = folder end
+  list[#list + 1] = '/usr/local/cuda/lib64'
+  local environment = os.getenv 'VIRTUAL_ENV'
+  local base = environment and environment .. '/lib'
+  if base and lfs.attributes(base, 'mode') == 'directory' then
+    for python in lfs.dir(base) do
+      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn' } or {}) do
+        list[#list + 1] = ('%s/%s/site-packages/nvidia/%s/lib'):format(base, python, part)
+      end
+    end
+  end
+  return list
+end
+
+-- The plugin is not told where they are; the system's loader takes for it what is loaded already. What is in none of the folders is left to
+-- the system's own search.
+local function load_needed()
+  local places = folders()
+  for _, name in ipairs(needed) do
+    for _, folder in ipairs(places) do
+      local path = folder .. '/' .. name
+      if lfs.attributes(path) and pcall(ffi.load, path, true) then break end
+    end
+  end
+end
+
+-- ---- opening ----
+
+local problems = {} -- why a device cannot be used, by name
+
+-- The library of a device, whether or not the device is here.
+function M.library(name)
+  local entry = known[name]
+  if not lfs.attributes(lib.path_of(entry.library)) then error(entry.absent, 0) end
+  if name == 'cuda' then load_needed() end
+  local ok, library = pcall(lib.load, entry.library)
+  if ok then return library end
+  local missing = library:match '(lib[%w_]+%.so[.%d]*): cannot open shared object file'
+  error(missing and ('%s needs %s, which was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(entry.library, missing)
+    or library, 0)
+end
+
+local function open(name)
+  local entry, library = known[name], M.library(name)
+  if library.ty_open() ~= 0 then error(ffi.string(library.ty_error()), 0) end
+  local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = 2^50 }
+  lib.devices[name] = device
+  return device
+end
+
+-- Why a device cannot be used, in one sentence, or nil. Opens it when it can.
+function M.problem(name)
+  if lib.devices[name] then return nil end
+  if not known[name] then return ("there is no device '%s'; expected cpu or cuda"):format(tostring(name)) end
+  if not problems[name] then
+    local ok, why = pcall(open, name)
+    if not ok then problems[name] = why end
+  end
+  return problems[name]
+end
+
+-- The entry of a device in lib.devices. Raises when it cannot be used.
+function M.open(name)
+  local problem = M.problem(name)
+  if problem then lib.raise(('device %s: %s'):format(tostring(name), problem)) end
+  return lib.devices[name]
+end
+
+function M.is_name(name) return name == 'cpu' or known[name] ~= nil end
+
+-- What was found, with versions.
+function M.describe(name) return ffi.string(M.open(name).float.ty_device_text()) end
+
+-- The device that a setting means, and for auto why it is not cuda. There is no way from cuda to cpu that was not asked for.
+function M.choose(setting)
+  local problem = M.problem(setting == 'auto' and 'cuda' or setting)
+  if setting == 'auto' then return problem and 'cpu' or 'cuda', problem end
+  if problem then error(('device=%s: %s'):format(setting, problem), 0) end
+  return setting
+end
+
+-- For a run's log: the device that a setting means, and for auto why it is not cuda.
+function M.line(setting)
+  local name, why = M.choose(setting)
+  if why then return ('device: cpu; not cuda: %s'):format(why) end
+  return name == 'cpu' and 'device: cpu' or ('device: %s: %s'):format(name, M.describe(name))
+end
+
+-- Waits for all work on a device.
+function M.synchronize(name)
+  local library = M.open(name).float
+  if name ~= 'cpu' then lib.check(library.ty_sync(), library) end
+end
+
+return M

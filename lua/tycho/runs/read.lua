@@ -1,0 +1,109 @@
+-- What a run's directory says (tycho.train.run writes it). A damaged directory is read as far as it goes; what is wrong with it is a sentence in
+-- `problem`, never an error.
+local lfs = require 'lfs'
+local file = require 'tycho.io.file'
+local json = require 'tycho.io.json'
+local keys = require 'tycho.config.keys'
+local node = require 'tycho.config.node'
+local yaml = require 'tycho.config.yaml'
+
+local M = {}
+
+local function read(path)
+  local handle = io.open(path, 'rb')
+  local text = handle and handle:read('*a')
+  if handle then handle:close() end
+  return text
+end
+M.text = read
+
+-- The settings by dotted key, as texts; nil and a sentence when there are none.
+function M.settings(path)
+  if not lfs.attributes(path .. '/config.yml') then return nil, 'there is no config.yml' end
+  local ok, tree = pcall(yaml.read, path .. '/config.yml', 'config.yml')
+  if not ok then return nil, tree end
+  local settings = {}
+  for _, key in ipairs(keys.all(tree)) do
+    local item = keys.find(tree, key)
+    if item.kind ~= 'map' then settings[key] = item.kind == 'string' and item.value or node.inline(item) end
+  end
+  return settings
+end
+
+local words = { nan = 0 / 0, inf = math.huge, ['-inf'] = -math.huge }
+
+-- The rows of metrics.jsonl, and a sentence when some of its lines are none.
+function M.metrics(path)
+  local rows, bad, first_bad = {}, 0, nil
+  local handle = io.open(path .. '/metrics.jsonl', 'rb')
+  if not handle then return rows end
+  local number = 0
+  for line in handle:lines() do
+    number = number + 1
+    local ok, row = pcall(json.decode, line)
+    if ok and type(row) == 'table' then
+      for key, value in pairs(row) do row[key] = words[value] or value end
+      rows[#rows + 1] = row
+    else
+      bad, first_bad = bad + 1, first_bad or number
+    end
+  end
+  handle:close()
+  return rows, bad > 0 and ('metrics.jsonl: %d of %d lines cannot be read, the first is line %d'):format(bad, number, first_bad) or nil
+end
+
+-- The last value of each metric: some are logged only every few epochs.
+function M.last(rows)
+  local last = {}
+  for _, row in ipairs(rows) do
+    for key, value in pairs(row) do
+      if type(value) == 'number' then last[key] = value end
+    end
+  end
+  return last
+end
+
+-- The last lines of a text file.
+function M.tail(path, count)
+  local lines = {}
+  for line in (read(path) or ''):gmatch('[^\r\n]+') do lines[#lines + 1] = line end
+  return { unpack(lines, math.max(1, #lines - count + 1)) }
+end
+
+-- Whether a process trains it now.
+function M.is_in_use(path)
+  if not lfs.attributes(path .. '/lock') then return false end
+  local ok, lock = pcall(file.lock, path .. '/lock')
+  if ok and lock then lock:close() end
+  return ok and lock == nil
+end
+
+-- 'finished', 'stopped' (by Ctrl-C or SIGTERM), 'failed' or 'killed' as the files say; a run in use is 'running'.
+local function status_of(path)
+  local text = read(path .. '/status.json')
+  if text then
+    local ok, status = pcall(json.decode, text)
+    if ok and type(status) == 'table' and type(status.status) == 'string' then return status.status, status.message end
+    return 'killed', nil, 'status.json cannot be read'
+  end
+  return lfs.attributes(path .. '/results.json') and 'finished' or 'killed'
+end
+
+-- Reads the directory at path: {path, name, status, message = of an error that ended it, problem = sentence or nil, settings, metrics (last values),
+-- epochs = number of rows, tags = list}. in_use is not asked here; see M.is_in_use.
+function M.run(path)
+  local run = { path = path, name = path:match('([^/]+)/*$'), metrics = {}, epochs = 0, tags = {} }
+  local problem, complaint
+  run.settings, problem = M.settings(path)
+  local rows
+  rows, complaint = M.metrics(path)
+  problem = problem or complaint
+  run.metrics, run.epochs = M.last(rows), #rows
+  run.status, run.message, complaint = status_of(path)
+  problem = problem or complaint
+  for tag in (read(path .. '/tags') or ''):gmatch('[^\n]+') do run.tags[#run.tags + 1] = tag end
+  run.problem = problem
+  return run
+end
+
+return M

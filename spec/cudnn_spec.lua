@@ -1,0 +1,78 @@
+-- cuDNN makes a plan for every convolution of ResNet-18 at 128x128 in all three directions, for devices that need not be here. Skipped where the
+-- CUDA plugin is not built or cuDNN is not installed.
+local ffi = require 'ffi'
+local tycho = require 'tycho'
+local device = require 'tycho.device'
+
+local IMAGES = 1024
+
+-- Properties of the devices, as cuDNN reads them.
+local function properties(name, capability, multiprocessors, shared, threads, blocks)
+  return ('{"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"deviceVer":%d,"driverVer":13000,"cudaDeviceId":0,'
+    .. '"totalGlobalMem":80000000000,"regsPerBlock":65536,"multiProcessorCount":%d,"warpSize":32,"maxSharedMemoryPerBlock":49152,'
+    .. '"maxSharedMemoryPerBlockOptin":%d,"reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"maxCtasPerSM":%d,'
+    .. '"maxThreadsPerBlock":1024,"maxThreadsPerSM":%d,"pciDeviceId":0,"isTccDriver":0,"supportCoopLaunch":1,"smClockRateKHz":1980000,'
+    .. '"memClockRateKHz":3201000,"l2CacheSize":41943040,"deviceName":"%s"}'):format(capability, multiprocessors, shared, blocks, threads, name)
+end
+local devices = {
+  { 'sm_80', properties('NVIDIA A100', 800, 108, 166912, 2048, 32) },
+  { 'sm_86', properties('NVIDIA RTX A6000', 860, 84, 101376, 1536, 16) },
+  { 'sm_90', properties('NVIDIA H200', 900, 132, 232448, 2048, 32) },
+}
+
+-- in, out, kernel, stride, size of the input
+local convolutions = {
+  { 3, 64, 7, 2, 128 }, { 64, 64, 3, 1, 32 }, { 64, 128, 3, 2, 32 }, { 64, 128, 1, 2, 32 }, { 128, 128, 3, 1, 16 }, { 128, 256, 3, 2, 16 },
+  { 128, 256, 1, 2, 16 }, { 256, 256, 3, 1, 8 }, { 256, 512, 3, 2, 8 }, { 256, 512, 1, 2, 8 }, { 512, 512, 3, 1, 4 },
+}
+
+-- A channels-last tensor without memory.
+local function shape(n, c, h, w)
+  local t = ffi.new 'ty_tensor'
+  t.ndim, t.dtype, t.device = 4, 0, 1
+  t.shape[0], t.shape[1], t.shape[2], t.shape[3] = n, c, h, w
+  t.stride[0], t.stride[1], t.stride[2], t.stride[3] = h * w * c, 1, w * c, c
+  return t
+end
+
+describe('cuDNN without a device', function()
+  local ok, library = pcall(device.library, 'cuda')
+  for _, d in ipairs(devices) do
+    it('plans every convolution for ' .. d[1], function()
+      if not ok then return pending(library) end
+      local workspace = ffi.new 'int64_t[1]'
+      for _, s in ipairs(convolutions) do
+        local inputs, outputs, kernel, stride, size = unpack(s)
+        local x, w = shape(IMAGES, inputs, size, size), shape(outputs, inputs, kernel, kernel)
+        local y = shape(IMAGES, outputs, size / stride, size / stride)
+        for direction = 0, 2 do
+          if not (inputs == 3 and direction == 1) then
+            local status = library.ty_plan_conv(d[2], direction, y, x, w, stride, (kernel - 1) / 2, workspace)
+            assert(status == 0, status ~= 0 and ('direction %d: %s'):format(direction, ffi.string(library.ty_error())))
+            assert(workspace[0] < 2 ^ 30, ('direction %d of %s takes %.0f MB'):format(direction, table.concat(s, ' '), tonumber(workspace[0]) / 1e6))
+          end
+        end
+      end
+    end)
+  end
+
+  it('names what it cannot do', function()
+    if not ok then return pending(library) end
+    local x, w, y = shape(2, 3, 8, 8), shape(4, 5, 3, 3), shape(2, 4, 8, 8)
+    assert.equal(1, library.ty_plan_conv(devices[1][2], 0, y, x, w, 1, 1, ffi.new 'int64_t[1]'))
+    assert.truthy(ffi.string(library.ty_error()):find('takes 5 channels', 1, true))
+  end)
+end)
+
+describe('the CUDA plugin', function()
+  it('loads without a driver and says so', function()
+    local loaded, why = pcall(device.library, 'cuda')
+    if not loaded then return pending(why) end
+    local problem = device.problem 'cuda'
+    if problem then
+      assert.truthy(problem:find 'driver' or problem:find 'CUDA_VISIBLE_DEVICES' or problem:find 'GPU', problem)
+    else
+      assert.equal('cuda', tycho.zeros({ 1 }, 'f32', 'cuda').device)
+    end
+  end)
+end)

@@ -1,0 +1,323 @@
+-- Devices: every op gives on a device, forward and backward, what it gives on the CPU, on its sample and on shapes that cross the kernels' blocks.
+-- cuda-host runs the CUDA sources on the CPU, so the kernels are checked on every machine; rows of cuda are skipped where no GPU is.
+local tycho = require 'tycho'
+local ffi = require 'ffi'
+local lib = require 'tycho.lib'
+local op = require 'tycho.op'
+local device = require 'tycho.device'
+
+local is_tensor = tycho.is_tensor
+
+-- Every tensor in value, also inside tables, as fn makes it.
+local function each(value, fn)
+  if is_tensor(value) then return fn(value) end
+  if type(value) ~= 'table' then return value end
+  local out = {}
+  for k, v in pairs(value) do out[k] = each(v, fn) end
+  return out
+end
+
+-- Forward results and gradients of one op on a device, as tensors on the CPU. sample: as an op record's, float or double.
+local function results(name, sample, where)
+  local leaves = {}
+  local args = each({ sample(tycho.generator(3, 5)) }, function(x)
+    local moved = (x.type.real and tycho.empty_like(x, 'f32'):copy_(x) or x):to(where)
+    if x.type.real then leaves[#leaves + 1] = moved end
+    return moved
+  end)
+  local record = op.record(name)
+  for _, leaf in ipairs(record and record.skip and {} or leaves) do leaf:requires_grad_() end
+  local options = args[#args]
+  for _, constant in ipairs { 'running_mean', 'running_var', 'memory_k', 'memory_v' } do
+    if type(options) == 'table' and not is_tensor(options) and options[constant] then options[constant].requires_grad = nil end
+  end
+  local y, extra = op.find(name)(unpack(args, 1, table.maxn(args)))
+  if y.node then y:backward(tycho.generator(4, 5):normal_tensor(y.shape):to(where)) end
+  local out = { y }
+  if is_tensor(extra) then out[2] = extra end
+  for _, leaf in ipairs(leaves) do out[#out + 1] = leaf.grad or leaf end
+  return each(out, function(x) return x:cpu() end)
+end
+
+local function assert_close(expected, got, tolerance, label)
+  assert.equal(#expected, #got)
+  for i, a in ipairs(expected) do
+    local b = got[i]
+    assert.same(a.shape, b.shape)
+    assert.equal(a.dtype, b.dtype)
+    local x, y = a:to('f64'):contiguous(), b:to('f64'):contiguous()
+    local p, q, scale = x:ptr(), y:ptr(), 1e-6
+    for j = 0, x:numel() - 1 do
+      if p[j] == p[j] then scale = math.max(scale, math.abs(p[j])) end
+    end
+    for j = 0, x:numel() - 1 do
+      local both_nan = p[j] ~= p[j] and q[j] ~= q[j]
+      assert(both_nan or math.abs(p[j] - q[j]) <= tolerance * scale,
+        ('%s: result %d, element %d: %.9g on the CPU, %.9g'):format(label, i, j, p[j], q[j]))
+    end
+  end
+end
+
+-- ---- what is run ----
+
+local cases = {}
+local function case(name, label, sample, tolerance)
+  cases[#cases + 1] = { name = name, label = name .. (label and ', ' .. label or ''), sample = sample, tolerance = tolerance or 1e-5 }
+end
+
+for _, row in ipairs(lib.rows) do
+  case(row.name, nil, function(g)
+    local x = g:uniform_tensor({ 3, 50, 17 }) + 0.5
+    if row.arity == 1 then return x end
+    return x, g:uniform_tensor { 50, 1 } + 0.5
+  end)
+end
+for _, name in ipairs(op.names()) do
+  local record = op.record(name)
+  if record and record.sample then case(name, 'its sample', record.sample) end
+end
+local function image(g, shape) return tycho.empty_image(shape):copy_(g:normal_tensor(shape)) end
+case('sum', 'all', function(g) return g:normal_tensor { 40000 } end)
+case('sum', 'rows', function(g) return g:normal_tensor { 7, 20000 }, 1 end)
+case('sum', 'columns', function(g) return g:normal_tensor { 3000, 37 }, 0 end)
+case('sum', 'outer and inner', function(g) return g:normal_tensor { 5, 33, 70 }, { 0, 2 } end)
+case('sum', 'nothing', function(g) return g:normal_tensor { 0, 3 }, 0 end)
+case('max', 'long rows', function(g) return g:normal_tensor { 5, 700 } end)
+case('max', 'equal values', function() return tycho.full({ 2, 600 }, 3) end)
+case('softmax', 'long rows', function(g) return g:normal_tensor { 5, 700 } end)
+case('normalize', 'long rows', function(g) return g:normal_tensor { 5, 700 } end)
+case('normalize', 'zeros', function() return tycho.zeros { 3, 40 } end)
+case('cross_entropy', 'many rows', function(g)
+  local target = {}
+  for i = 1, 600 do target[i] = g:integer(300) end
+  return g:normal_tensor { 600, 300 }, target
+end)
+case('index_select', 'repeated rows', function(g)
+  local index = {}
+  for i = 1, 500 do index[i] = g:integer(9) end
+  return g:normal_tensor { 9, 13 }, index
+end)
+case('index_select', 'rows of another order', function(g) return g:normal_tensor({ 5, 6, 7 }):permute { 0, 2, 1 }, { 4, 0, 4 } end)
+case('linear', 'no bias', function(g) return g:normal_tensor { 65, 33 }, g:normal_tensor { 70, 33 } end)
+case('matmul', 'transposed factors', function(g)
+  return g:normal_tensor({ 2, 3, 9, 5 }):transpose(-1, -2), g:normal_tensor({ 2, 3, 7, 9 }):transpose(-1, -2)
+end)
+case('matmul', 'gaps', function(g) return g:normal_tensor({ 4, 5, 2 }):select(-1, 0), g:normal_tensor({ 5, 6, 2 }):select(-1, 1) end)
+case('batch_norm', 'many rows', function(g)
+  return image(g, { 9, 70, 8, 8 }), g:normal_tensor { 70 }, g:normal_tensor { 70 }, image(g, { 9, 70, 8, 8 }),
+    { training = true, relu = true, running_mean = tycho.zeros { 70 }, running_var = tycho.ones { 70 } }
+end)
+case('batch_norm', 'eval', function(g)
+  return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
+    { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
+end)
+case('batch_norm', 'a mean far from zero', function(g)
+  return image(g, { 8, 3, 9, 9 }) + 1000, g:normal_tensor { 3 }, g:normal_tensor { 3 }, nil, { training = true }
+end, 1e-3)
+case('layer_norm', 'many rows', function(g) return g:normal_tensor { 300, 270 }, g:normal_tensor { 270 }, g:normal_tensor { 270 } end)
+case('max_pool2d', "ResNet's", function(g) return image(g, { 3, 20, 16, 16 }), 3, 2, 1 end)
+local function with_nan(x)
+  x:ptr()[x:numel() / 2 + 27] = 0 / 0
+  return x
+end
+case('max_pool2d', 'a NaN', function(g) return with_nan(image(g, { 2, 3, 8, 8 })), 3, 2, 1 end)
+case('max', 'a NaN', function(g) return with_nan(g:normal_tensor { 3, 300 }) end)
+for _, name in ipairs { 'relu', 'exp', 'gelu' } do case(name, 'a NaN', function(g) return with_nan(g:normal_tensor { 300 }) end) end
+case('maximum', 'a NaN', function(g) return with_nan(g:normal_tensor { 300 }), g:normal_tensor { 300 } end)
+case('avg_pool2d', 'many channels', function(g) return image(g, { 3, 300, 4, 4 }) end)
+case('conv2d', '1x1', function(g) return image(g, { 2, 24, 8, 8 }), image(g, { 32, 24, 1, 1 }), 2, 0 end)
+case('conv2d', '3x3', function(g) return image(g, { 2, 16, 9, 9 }), image(g, { 32, 16, 3, 3 }), 1, 1 end)
+local function causal(T)
+  local mask = tycho.zeros({ T, T }, 'u8')
+  for i = 0, T - 1 do
+    for j = 0, i do mask:ptr()[i * T + j] = 1 end
+  end
+  return mask
+end
+case('self_attention', 'causal', function(g) return g:normal_tensor { 3, 40, 96 }, 4, { mask = causal(40) } end)
+
+-- ---- devices ----
+
+for _, name in ipairs { 'cuda-host', 'cuda' } do
+  local problem = device.problem(name)
+  describe('device ' .. name, function()
+    if problem then
+      it('computes what the CPU does', function() pending(problem) end)
+      return
+    end
+
+    for _, c in ipairs(cases) do
+      it('computes what the CPU does: ' .. c.label, function()
+        assert_close(results(c.name, c.sample, 'cpu'), results(c.name, c.sample, name), c.tolerance, c.label)
+      end)
+    end
+
+    it('attends to a memory as the CPU does', function()
+      for _, T in ipairs { 1, 3 } do
+        local g = tycho.generator(8, T)
+        local args = { g:normal_tensor { 5, T, 24 }, 2, { mask = causal(T), memory_k = g:normal_tensor { 2, 7, 4 },
+          memory_v = g:normal_tensor { 2, 7, 4 } } }
+        local function run(where) return (tycho.no_grad(op.find 'self_attention', unpack(each(args, function(x) return x:to(where) end)))):cpu() end
+        assert_close({ run 'cpu' }, { run(name) }, 1e-5, 'memory')
+      end
+    end)
+
+    it('multiplies into any memory order, adding to what is there', function()
+      local function into(where, view, beta)
+        local g = tycho.generator(4, 4)
+        local y, a, b = view(g:normal_tensor({ 3, 8, 8 }):to(where)), g:normal_tensor({ 3, 4, 6 }):to(where), g:normal_tensor({ 3, 6, 5 }):to(where)
+        lib.check(y.lib.ty_matmul(y.c, a.c, b.c, beta), y.lib)
+        return { y:cpu() }
+      end
+      local views = {
+        function(x) return x:narrow(1, 0, 4):narrow(2, 0, 5) end,
+        function(x) return x:narrow(1, 0, 5):narrow(2, 0, 4):transpose(1, 2) end,
+        function(x) return x:reshape({ 3, 4, 8, 2 }):select(3, 1):narrow(2, 0, 5) end,
+      }
+      for _, view in ipairs(views) do
+        for _, beta in ipairs { 0, 0.5 } do assert_close(into('cpu', view, beta), into(name, view, beta), 1e-5, 'beta ' .. beta) end
+      end
+    end)
+
+    it('draws the same numbers', function()
+      local function draw(where)
+        local g = tycho.generator(5, 2 ^ 33)
+        g.step = 7
+        return { g:uniform_tensor({ 1001 }, 'f32', where):cpu(), g:normal_tensor({ 1001 }, 'f32', where):cpu() }
+      end
+      local here, there = draw 'cpu', draw(name)
+      assert.same(here[1]:tolist(), there[1]:tolist())
+      assert_close(here, there, 1e-6, 'normal')
+    end)
+
+    it('copies and converts between all dtypes and orders', function()
+      local values = tycho.tensor { { 0, 1, 2.5 }, { 200, 7, 100 } }
+      for _, from in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
+        for _, to in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
+          local x = values:to(from)
+          assert.same(x:to(to):tolist(), x:to(name):to(to):tolist())
+          assert.same(x:transpose(0, 1):to(to):contiguous():tolist(), x:to(name):transpose(0, 1):to(to):contiguous():tolist())
+          assert.same({ { 7, 7 }, { 7, 7 } }, tycho.full({ 2, 2 }, 7, to, name):tolist())
+        end
+      end
+    end)
+
+    it('takes a step of Adam and of SGD as the CPU does', function()
+      local function train(where, optimizer, options)
+        local g = tycho.generator(6, 6)
+        local p = g:normal_tensor({ 500, 3 }):to(where):requires_grad_()
+        local o = optimizer({ p }, options)
+        for _ = 1, 3 do
+          o:zero_grad()
+          ;(p * p * p):sum():backward()
+          o:step()
+        end
+        return { p:cpu() }
+      end
+      for _, options in ipairs { {}, { weight_decay = 0.1 }, { weight_decay = 0.1, decoupled = true } } do
+        assert_close(train('cpu', tycho.optim.Adam, options), train(name, tycho.optim.Adam, options), 1e-5, 'Adam')
+      end
+      local options = { momentum = 0.9, weight_decay = 0.1, lr = 1e-3 }
+      assert_close(train('cpu', tycho.optim.SGD, options), train(name, tycho.optim.SGD, options), 1e-5, 'SGD')
+    end)
+
+    it('normalises images by number', function()
+      local g = tycho.generator(2, 2)
+      local bytes = (g:uniform_tensor { 5, 4, 6, 3 } * 255):to('u8')
+      local index = tycho.tensor({ 4, 0, 4 }, 'i64')
+      local mean, std = { 0.5, 0.4, 0.3 }, { 0.1, 0.2, 0.3 }
+      local image_io = require 'tycho.io.image'
+      assert_close({ image_io.normalize(bytes, mean, std, index) },
+        { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
+    end)
+
+    it('tells of an index out of range when it is waited for', function()
+      local function message(fn)
+        local ok, text = pcall(fn)
+        assert.is_false(ok)
+        return text
+      end
+      local x = tycho.ones({ 4, 3 }, 'f32', name)
+      local text = message(function() return x:index_select({ 0, 4 }):tolist() end)
+      assert.truthy(text:find('index_select: index 4 at position 1 is out of range 0..3', 1, true), text)
+      text = message(function() return x:cross_entropy({ 0, 1, 5, 2 }):item() end)
+      assert.truthy(text:find('cross_entropy: target 5 of row 2 is out of range 0..2', 1, true), text)
+      assert.equal(12, x:sum():item())
+    end)
+
+    it('refuses tensors of two devices in one sentence', function()
+      local a, b = tycho.ones({ 2, 2 }, 'f32', name), tycho.ones { 2, 2 }
+      local calls = {
+        function() return a + b end, function() return b + a end, function() return a:matmul(b) end, function() return b:linear(a) end,
+        function() return a:layer_norm(tycho.ones { 2 }, tycho.zeros { 2 }) end,
+        function() return a:index_select(tycho.tensor({ 0 }, 'i64')) end,
+        function() return a:cross_entropy(tycho.tensor({ 0, 1 }, 'i64')) end,
+      }
+      for i, call in ipairs(calls) do
+        local ok, text = pcall(call)
+        assert.is_false(ok)
+        assert.truthy(text:find(' is on %S+, the others are on %S+; move one with :to%('), ('%d: %s'):format(i, text))
+      end
+    end)
+
+    it('keeps its memory out of reach of the host', function()
+      local x = tycho.ones({ 2 }, 'f32', name)
+      local ok, text = pcall(x.ptr, x)
+      assert.is_false(ok)
+      assert.truthy(text:find(('ptr: this tensor of shape (2) is on %s; copy it with :cpu() first'):format(name), 1, true), text)
+      assert.equal(name, x.device)
+      assert.equal('cpu', x:cpu().device)
+      assert.equal(x, x:to(name))
+    end)
+
+    it('prints its values', function()
+      local x = tycho.tensor({ { 1, 2 }, { 3, 4 } }, 'f32', name)
+      assert.equal(tostring(x:transpose(0, 1):cpu()), (tostring(x:transpose(0, 1)):gsub(' ' .. name:gsub('%-', '%%-') .. ' ', ' cpu ', 1)))
+    end)
+
+    it('counts and returns its memory', function()
+      tycho.collect()
+      local before = tycho.memory(name)
+      tycho.scope(function()
+        local x = tycho.ones({ 1000, 100 }, 'f32', name)
+        assert.equal(before.registered + 4e5, tycho.memory(name).registered)
+        return (x * 2):sum():item()
+      end)
+      assert.equal(before.registered, tycho.memory(name).registered)
+      assert.equal(before.live, tycho.memory(name).live)
+    end)
+
+    it('says what it is', function() assert.truthy(#ffi.string(lib.devices[name].float.ty_device_text()) > 0) end)
+  end)
+end
+
+describe('a device that cannot be used', function()
+  local function without(environment)
+    local pipe = io.popen(('cd %s && env %s ./tycho -e "print(tycho.device.problem \\"cuda\\")" 2>&1'):format(lib.root, environment))
+    local out = pipe:read '*a'
+    pipe:close()
+    return out
+  end
+  it('says that it was not built', function()
+    local build = os.tmpname()
+    os.execute(('rm %s; mkdir %s; cp %s %s/'):format(build, build, lib.path_of 'libtycho-plain', build))
+    assert.equal('libtycho_cuda.so was not built: run make cuda on a machine with nvcc\n', without('TYCHO_CPU=plain TYCHO_BUILD=' .. build))
+    os.execute('rm -r ' .. build)
+  end)
+
+
+  it('is named with what to do', function()
+    local ok, message = pcall(tycho.zeros, { 1 }, 'f32', 'tpu')
+    assert.is_false(ok)
+    assert.truthy(message:find("there is no device 'tpu'; expected cpu or cuda", 1, true), message)
+    local problem = device.problem 'cuda'
+    if not problem then return end
+    ok, message = pcall(tycho.zeros, { 1 }, 'f32', 'cuda')
+    assert.is_false(ok)
+    assert.truthy(message:find('device cuda: ' .. problem, 1, true), message)
+    assert.is_nil(problem:find '\n')
+    assert.same({ 'cpu', problem }, { device.choose 'auto' })
+    ok, message = pcall(device.choose, 'cuda')
+    assert.same({ false, 'device=cuda: ' .. problem }, { ok, message })
+  end)
+end)
