@@ -91,12 +91,20 @@ describe('recipe', function()
   end)
 
   it('for a changed method is a script that replaces a policy', function()
-    local code = block 'replaces a policy in a script of its own:'
-    assert(code:find('training.policies.environment', 1, true) and code:find("dofile 'experiments/main.lua'", 1, true))
+    local code = block '**Changing the method.**'
+    assert(code:find('policies.environment', 1, true) and code:find("dofile 'experiments/main.lua'", 1, true))
     run((code:gsub("dofile[^\n]*", '') .. [[
       local g, seen = tycho.generator(1), {}
-      for _ = 1, 200 do seen[training.policies.environment({}, g)] = true end
+      for _ = 1, 200 do seen[policies.environment({}, g)] = true end
       assert(seen.rot and seen.color and not seen.rotcolor)
+      assert(math.abs(policies.terms.size { prediction = tycho.full({ 2, 2 }, 3) }:item() - 0.09) < 1e-6)
+      assert(policies.terms.equivariance == nil)
     ]]))
+  end)
+
+  it('for an op in Lua passes its gradient check', function()
+    run(block '**An op written in Lua**' .. [[
+      assert(softsign(tycho.tensor { -3, 1 })[0]:item() == -0.75)
+    ]])
   end)
 end)
