@@ -66,7 +66,7 @@ local function open(name)
   local entry, library = known[name], M.library(name)
   if library.ty_open() ~= 0 then error(ffi.string(library.ty_error()), 0) end
   local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = 2^50 }
-  lib.devices[name] = device
+  lib.devices[name], lib.device_of_code[entry.code] = device, device
   return device
 end
 

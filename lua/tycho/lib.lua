@@ -122,6 +122,7 @@ local cpu = setmetatable({ name = 'cpu', code = 0, live = 0, swept = 0, limit = 
   end,
 })
 M.devices = { cpu = cpu }
+M.device_of_code = { [0] = cpu } -- as a tensor's struct has it
 
 setmetatable(M, {
   __index = function(_, key)
@@ -267,7 +268,7 @@ local function take_slot(block, bytes, owner, device)
     slot = slot_count + 1
     slot_count = slot
   end
-  local s = setmetatable({ slot = slot, block = block, device = device, version = 0, pins = nil }, Storage)
+  local s = setmetatable({ slot = slot, block = block, version = 0, pins = nil }, Storage)
   registry[slot], blocks[slot], sizes[slot], owners[slot], homes[slot] = s, block, bytes, owner, device
   return s
 end
@@ -316,6 +317,9 @@ function M.storages()
   end
   return list
 end
+
+-- The device of a live storage.
+function M.home(s) return homes[s.slot] end
 
 -- Bytes of a live storage; 0 for adopted memory.
 function M.bytes(s) return sizes[s.slot] end

@@ -33,9 +33,13 @@ local is_tensor = M.is_tensor
 
 -- ---- making ----
 
+local device_of_code = lib.device_of_code
+-- The entry of a tensor's device in lib.devices.
+local function home(t) return device_of_code[t.c.device] end
+
 -- The fields of nil have room: adding them later would cost more than making the table.
 local function wrap(c, storage, dtype)
-  return setmetatable({ c = c, storage = storage, type = dtype, lib = storage.device[dtype.library], node = nil, grad = nil,
+  return setmetatable({ c = c, storage = storage, type = dtype, lib = device_of_code[c.device][dtype.library], node = nil, grad = nil,
     requires_grad = nil }, metatable)
 end
 
@@ -119,7 +123,7 @@ function M.from_storage(storage, offset, shape, dtype, stride)
     if shape[i] > 1 then c.stride[i - 1] = stride[i] end
   end
   dtype = dtype_of(dtype)
-  c.dtype, c.device = dtype.code, storage.device.code
+  c.dtype, c.device = dtype.code, lib.home(storage).code
   c.data = ffi.cast('char *', storage.block) + offset
   return wrap(c, storage, dtype)
 end
@@ -142,7 +146,7 @@ function M.empty_like(x, dtype, device)
   local count = 1
   for i = 0, c.ndim - 1 do count = count * tonumber(c.shape[i]) end
   if not is_packed(c) then set_dense_strides(c) end
-  return allocate(c, count, dtype and dtype_of(dtype) or x.type, device and device_of(device) or x.storage.device)
+  return allocate(c, count, dtype and dtype_of(dtype) or x.type, device and device_of(device) or home(x))
 end
 
 -- A view of x's storage: fn(c) edits a copy of the struct; offset in elements.
@@ -162,7 +166,7 @@ function getters.shape(t)
 end
 function getters.ndim(t) return t.c.ndim end
 function getters.dtype(t) return t.type.name end
-function getters.device(t) return t.storage.device.name end
+function getters.device(t) return home(t).name end
 
 function Tensor:numel()
   local c, count = self.c, 1
@@ -228,7 +232,7 @@ end
 -- Typed C pointer to the first element; valid while t is. Only on the CPU.
 function Tensor:ptr()
   M.alive(self, 'ptr')
-  if self.storage.device ~= cpu then
+  if home(self) ~= cpu then
     raise(('ptr: this tensor of shape %s is on %s; copy it with :cpu() first'):format(M.shape_text(self), self.device))
   end
   return ffi.cast(self.type.pointer, self.c.data)
@@ -250,7 +254,7 @@ end
 local function transfer(x, device)
   if not is_packed(x.c) then x = M.dense(x) end
   local y, bytes = M.empty_like(x, nil, device.name), x:numel() * x.type.size
-  if x.storage.device == cpu then
+  if home(x) == cpu then
     lib.check(y.lib.ty_upload(y.c.data, x.c.data, bytes), y.lib)
   elseif device == cpu then
     lib.check(x.lib.ty_download(y.c.data, x.c.data, bytes), x.lib)
@@ -270,7 +274,7 @@ end
 
 -- y = x, broadcast and converted, from any device.
 function M.copy_into(y, x)
-  if x.storage.device ~= y.storage.device then x = transfer(x, y.storage.device) end
+  if home(x) ~= home(y) then x = transfer(x, home(y)) end
   lib.check(y.lib.ty_copy(y.c, x.c), y.lib)
   return y
 end
@@ -289,7 +293,7 @@ function Tensor:to(target)
   M.alive(self, 'to')
   if require('tycho.device').is_name(target) then
     local device = device_of(target)
-    return device == self.storage.device and self or transfer(self, device)
+    return device == home(self) and self or transfer(self, device)
   end
   if dtype_of(target) == self.type then return self end
   return M.copy_into(M.empty_like(self, target), self)
