@@ -22,9 +22,16 @@ static rows sequences_of(const ty_tensor *t, int64_t head) {
 /* Whether sequences are far enough apart in memory to serve as the rows of a matrix. */
 static int apart(const ty_tensor *t) { return t->shape[0] <= 1 || (t->stride[0] >= t->shape[3] && t->stride[0] <= INT_MAX); }
 
-/* a (m,k) times b (n,k)^T, or b (k,n) when plain. */
+/* Multiplications of one thread between two looks at whether the result is still wanted. */
+static const double SLICE = 2e8;
+
+/* a (m,k) times b (n,k)^T, or b (k,n) when plain; some rows at a time where it takes long. */
 static void multiply(rows c, int m, int n, int k, real alpha, rows a, int trans_a, rows b, int trans_b, real beta) {
-  GEMM(ROW_MAJOR, trans_a, trans_b, m, n, k, alpha, a.data, a.step, b.data, b.step, beta, c.data, c.step);
+  double fitting = SLICE / ((double)n * k + 1);
+  int slice = fitting < 1 ? 1 : fitting < m ? (int)fitting : m;
+  for (int i = 0; i < m && !ty_is_unwanted(); i += slice)
+    GEMM(ROW_MAJOR, trans_a, trans_b, m - i < slice ? m - i : slice, n, k, alpha, a.data + (trans_a == TRANS ? i : (int64_t)i * a.step), a.step,
+         b.data, b.step, beta, c.data + (int64_t)i * c.step, c.step);
 }
 
 /* Below this length the set-up of a vector reduction costs more than it saves. */
@@ -83,7 +90,7 @@ int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor
     rows own = {scores.data + M, scores.step};
     if (M && !together) multiply(scores, (int)T, (int)M, (int)D, (real)scale, queries, NO_TRANS, rows_of(memory_k, 0, h), TRANS, 0);
     multiply(own, (int)T, (int)S, (int)D, (real)scale, queries, NO_TRANS, rows_of(k, b, h), TRANS, 0);
-    for (int64_t t = 0; t < T; t++) softmax_row(scores.data + t * columns, columns, M, keep ? keep + t * S : NULL);
+    for (int64_t t = 0; t < T && !ty_is_unwanted(); t++) softmax_row(scores.data + t * columns, columns, M, keep ? keep + t * S : NULL);
     multiply(out, (int)T, (int)D, (int)S, 1, own, NO_TRANS, rows_of(v, b, h), NO_TRANS, 0);
     if (M && !together) multiply(out, (int)T, (int)D, (int)M, 1, scores, NO_TRANS, rows_of(memory_v, 0, h), NO_TRANS, 1);
   }
@@ -111,7 +118,7 @@ int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tens
     rows ds = {scores + i * T * S, (int)S}, probability = {(real *)p->data + i * T * S, (int)S}, upstream = rows_of(dy, b, h);
     multiply(rows_of(dv, b, h), (int)S, (int)D, (int)T, 1, probability, TRANS, upstream, NO_TRANS, 0);
     multiply(ds, (int)T, (int)S, (int)D, 1, upstream, NO_TRANS, rows_of(v, b, h), TRANS, 0);
-    for (int64_t t = 0; t < T; t++) {
+    for (int64_t t = 0; t < T && !ty_is_unwanted(); t++) {
       real *g = ds.data + t * S, dot = 0;
       const real *row = probability.data + t * S;
 #pragma omp simd reduction(+ : dot)

@@ -16,7 +16,7 @@ static int forward(const conv_shape *s, real *y, const real *x, const real *w) {
 #pragma omp parallel for collapse(2) if (conv_work(s) > PARALLEL_WORK)
   for (int64_t n = 0; n < s->n; n++)
     for (int64_t oh = 0; oh < s->oh; oh++)
-      for (int64_t ow = 0; ow < s->ow; ow++)
+      for (int64_t ow = 0; ow < s->ow && !ty_is_unwanted(); ow++)
         for (int64_t o = 0; o < s->out; o++) {
           real sum = 0;
           for (int64_t kh = 0; kh < s->kh; kh++)
@@ -36,7 +36,7 @@ static int back_input(const conv_shape *s, real *dx, const real *dy, const real 
   for (int64_t n = 0; n < s->n; n++) {
     memset(dx + n * s->h * s->w * s->in, 0, (size_t)(s->h * s->w * s->in) * sizeof *dx);
     for (int64_t oh = 0; oh < s->oh; oh++)
-      for (int64_t ow = 0; ow < s->ow; ow++)
+      for (int64_t ow = 0; ow < s->ow && !ty_is_unwanted(); ow++)
         for (int64_t o = 0; o < s->out; o++) {
           real d = dy[((n * s->oh + oh) * s->ow + ow) * s->out + o];
           for (int64_t kh = 0; kh < s->kh; kh++)
@@ -58,7 +58,7 @@ static int back_weight(const conv_shape *s, real *dw, const real *dy, const real
     memset(dw + o * s->kh * s->kw * s->in, 0, (size_t)(s->kh * s->kw * s->in) * sizeof *dw);
     for (int64_t n = 0; n < s->n; n++)
       for (int64_t oh = 0; oh < s->oh; oh++)
-        for (int64_t ow = 0; ow < s->ow; ow++) {
+        for (int64_t ow = 0; ow < s->ow && !ty_is_unwanted(); ow++) {
           real d = dy[((n * s->oh + oh) * s->ow + ow) * s->out + o];
           for (int64_t kh = 0; kh < s->kh; kh++)
             for (int64_t kw = 0; kw < s->kw; kw++) {
@@ -93,35 +93,16 @@ static int back_weight(const conv_shape *s, float *dw, const float *dy, const fl
 
 #endif
 
-/* Multiplications between two looks at whether the result is still wanted: a fraction of a second. */
-static const double SLICE = 1e10;
-
-typedef int body(const conv_shape *s, real *result, const real *images, const real *w);
-
-/* Runs a body that treats every image alone, some images at a time; sizes of one image of its result and of its input. */
-static int run_in_slices(body *run, const conv_shape *s, real *result, int64_t result_size, const real *images, int64_t size, const real *w) {
-  double fitting = SLICE * (double)s->n / (double)(conv_work(s) + 1);
-  int64_t count = fitting < 1 ? 1 : fitting > (double)s->n ? s->n : (int64_t)fitting;
-  int failed = 0;
-  for (int64_t i = 0; i < s->n && !failed; i += count) {
-    TY_TRY(ty_give_up());
-    conv_shape slice = *s;
-    slice.n = s->n - i < count ? s->n - i : count;
-    failed = run(&slice, result + i * result_size, images + i * size, w);
-  }
-  return failed;
-}
-
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
-  return run_in_slices(forward, &s, y->data, s.out * s.oh * s.ow, x->data, s.in * s.h * s.w, w->data);
+  return forward(&s, y->data, x->data, w->data);
 }
 
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
-  return run_in_slices(back_input, &s, dx->data, s.in * s.h * s.w, dy->data, s.out * s.oh * s.ow, w->data);
+  return back_input(&s, dx->data, dy->data, w->data);
 }
 
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding) {

@@ -13,6 +13,14 @@ typedef struct {
 
 static inline int64_t conv_work(const conv_shape *s) { return s->n * s->oh * s->ow * s->out * s->kh * s->kw * s->in; }
 
+/* For loops of phases whose threads must end alike: seen in one phase, told to all by the barrier behind it, read before the next phase ends. */
+static inline int ty_end_phase(int *ended) {
+  if (!ty_is_unwanted()) return 0;
+#pragma omp atomic write
+  *ended = 1;
+  return 1;
+}
+
 /* conv_direct.c. The weights of outputs 16p..16p+15 to packed[p][kh][kw][in][16], missing outputs zero. */
 void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p);
 /* Each fails only when there is no memory for its scratch. */

@@ -122,6 +122,7 @@ static void correlate(const correlation *c) {
   int64_t splits = min(panels, ceil_div(want, groups)), bands = min(c->h.count, ceil_div(want, groups * splits));
 #pragma omp for schedule(dynamic) nowait
   for (int64_t item = 0; item < groups * splits * bands; item++) {
+    if (ty_is_unwanted()) continue;
     int64_t s = item % splits, b = item / splits % bands, g = item / splits / bands;
     correlate_piece(c, g * group, min(c->n, (g + 1) * group), b * c->h.count / bands, (b + 1) * c->h.count / bands, s * panels / splits,
                     (s + 1) * panels / splits);
@@ -320,17 +321,26 @@ int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const
   k.x = k.dy + k.images * dy_size;
   float *scratch = k.x + k.images * x_size;
   int64_t runs = k.narrow ? 1 : s->kw;
+  int ended = 0;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     float *g = scratch + omp_get_thread_num() * own;
     for (int64_t n = 0; n < s->n; n += k.images) {
       int64_t images = min(k.images, s->n - n);
 #pragma omp for nowait
-      for (int64_t r = 0; r < images * k.rows; r++) pack_x_row(&k, x, n, r / k.rows, r % k.rows);
+      for (int64_t r = 0; r < images * k.rows; r++) {
+        if (ty_is_unwanted()) continue;
+        pack_x_row(&k, x, n, r / k.rows, r % k.rows);
+      }
 #pragma omp for
-      for (int64_t r = 0; r < images * s->oh; r++) pack_dy_row(&k, dy, n, r / s->oh, r % s->oh);
+      for (int64_t r = 0; r < images * s->oh; r++) {
+        if (ty_end_phase(&ended)) continue;
+        pack_dy_row(&k, dy, n, r / s->oh, r % s->oh);
+      }
+      if (ended) break;
 #pragma omp for schedule(dynamic)
       for (int64_t item = 0; item < panels * k.blocks * s->kh; item++) {
+        if (ty_is_unwanted()) continue;
         int64_t kh = item % s->kh, block = item / s->kh % k.blocks, p = item / s->kh / k.blocks;
         int64_t rows = k.narrow ? s->kw * s->in : min(PANEL, s->in - block * PANEL);
         weight_block(&k, g, images, p, block, kh, runs, rows);

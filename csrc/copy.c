@@ -69,6 +69,7 @@ static int transposed(ty_tensor *y, const ty_tensor *x) {
   int64_t down = (rows + TILE - 1) / TILE, across = (columns + TILE - 1) / TILE;
 #pragma omp parallel for schedule(static) if (rows * columns * outer >= TY_PARALLEL)
   for (int64_t task = 0; task < outer * down * across; task++) {
+    if (ty_is_unwanted()) continue;
     int64_t i = task / across % down * TILE, j = task % across * TILE, at = task / (across * down);
     real *to = (real *)y->data + i * y->stride[r] + j * y->stride[c];
     const real *from = (const real *)x->data + i * x->stride[r] + j * x->stride[c];

@@ -64,25 +64,26 @@ static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t 
 }
 
 /* Multiplications between two looks at whether the product is still wanted: a fraction of a second. */
-static const double SLICE = 1e10;
+static const double SLICE = 4e9;
 
-/* A product that takes long, some rows at a time; ty_matmul says why it ended early. */
+/* The same in halves of y, and halves of these, until one takes no longer than that. */
 static int multiply_in_slices(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
-  int64_t least = (int64_t)ty_threads() * SIDE_EACH, fitting = (int64_t)(SLICE / ((double)N * (double)K));
-  int64_t rows = fitting > least ? fitting : least;
-  int failed = 0;
-  for (int64_t i = 0; i < M && !failed && !ty_is_unwanted(); i += rows) {
-    matrix slice = {a.data + i * a.row, a.row, a.column};
-    failed = multiply(y + i * ld, ld, slice, b, M - i < rows ? M - i : rows, N, K, beta);
+  if (ty_is_unwanted()) return 0;
+  int64_t longer = M >= N ? M : N, half = (longer / 2 + SIDE_EACH - 1) / SIDE_EACH * SIDE_EACH;
+  if ((double)M * (double)N * (double)K <= SLICE || half >= longer) return multiply(y, ld, a, b, M, N, K, beta);
+  if (M >= N) {
+    matrix below = {a.data + half * a.row, a.row, a.column};
+    return multiply_in_slices(y, ld, a, b, half, N, K, beta) || multiply_in_slices(y + half * ld, ld, below, b, M - half, N, K, beta);
   }
-  return failed;
+  matrix right = {b.data + half * b.column, b.row, b.column};
+  return multiply_in_slices(y, ld, a, b, M, half, K, beta) || multiply_in_slices(y + half, ld, a, right, M, N - half, K, beta);
 }
 
 /* The same for a y with gaps between its columns. */
 static int multiply_spaced(matrix y, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
   real *product = ty_alloc(M * N * (int64_t)sizeof(real));
   if (!product) return 1;
-  int failed = multiply(product, N, a, b, M, N, K, 0);
+  int failed = multiply_in_slices(product, N, a, b, M, N, K, 0);
   for (int64_t i = 0; !failed && i < M; i++)
     for (int64_t j = 0; j < N; j++) {
       real *at = y.data + i * y.row + j * y.column;
@@ -135,7 +136,6 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
   } else {
     for (int64_t i = 0; i < batches; i++) failed |= multiply_any(matrix_at(y, i), matrix_at(a, i), matrix_at(b, i), M, N, K, (real)beta);
   }
-  TY_TRY(ty_give_up());
   return failed ? ty_fail("matmul: out of memory for a copy of %s or %s", ty_shape_text(a), ty_shape_text(b)) : 0;
 }
 
@@ -149,6 +149,9 @@ int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_ten
   int64_t rows = y->shape[0], n = y->shape[1];
   real *out = y->data;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
-  for (int64_t i = 0; i < rows; i++) memcpy(out + i * n, b->data, (size_t)n * sizeof(real));
+  for (int64_t i = 0; i < rows; i++) {
+    if (ty_is_unwanted()) continue;
+    memcpy(out + i * n, b->data, (size_t)n * sizeof(real));
+  }
   return ty_matmul(y, x, &wt, 1);
 }

@@ -23,6 +23,7 @@ int ty_normalize_images(ty_tensor *y, const ty_tensor *x, const ty_tensor *index
     for (int v = 0; v < 256; v++) table[c][v] = ((real)v / 255 - (real)mean[c]) / (real)std[c];
 #pragma omp parallel for if (m * pixels * 3 >= TY_PARALLEL)
   for (int64_t i = 0; i < m; i++) {
+    if (ty_is_unwanted()) continue;
     const uint8_t *from = (const uint8_t *)x->data + (at ? at[i] : i) * pixels * 3;
     real *to = (real *)y->data + i * pixels * 3;
     for (int64_t p = 0; p < pixels; p++, from += 3, to += 3) {

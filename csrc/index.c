@@ -43,10 +43,13 @@ int ty_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index) {
   if (same_packed_rows(y, x, width)) {
     size_t bytes = (size_t)width * ty_dtype_size(x->dtype);
 #pragma omp parallel for schedule(static) if (rows * width >= TY_PARALLEL)
-    for (int64_t i = 0; i < rows; i++) memcpy(row_of(y, i).data, row_of(x, at[i]).data, bytes);
+    for (int64_t i = 0; i < rows; i++) {
+      if (ty_is_unwanted()) continue;
+      memcpy(row_of(y, i).data, row_of(x, at[i]).data, bytes);
+    }
     return 0;
   }
-  for (int64_t i = 0; i < rows; i++) {
+  for (int64_t i = 0; i < rows && !ty_is_unwanted(); i++) {
     ty_tensor from = row_of(x, at[i]), to = row_of(y, i);
     TY_TRY(ty_copy(&to, &from));
   }
@@ -57,7 +60,7 @@ int ty_scatter_add(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index) {
   int64_t width;
   TY_TRY(ty_check_real("index_select backward", "dx", dx));
   TY_TRY(check("index_select backward", dx, dy, index, &width));
-  for (int64_t i = 0; i < dy->shape[0]; i++) {
+  for (int64_t i = 0; i < dy->shape[0] && !ty_is_unwanted(); i++) {
     ty_tensor from = row_of(dy, i), to = row_of(dx, ((const int64_t *)index->data)[i]);
     TY_TRY(ty_add(&to, &to, &from));
   }

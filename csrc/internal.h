@@ -26,8 +26,8 @@ enum { TY_PARALLEL = 16384 };
 
 /* Leaves a sentence in ty_error() and returns 1. */
 int ty_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Fails where ty_is_unwanted, and nowhere else; not from a thread of a parallel region. */
-int ty_give_up(void);
+/* Whether the result of the running op is not wanted any more. Stays so until the op has returned. */
+static inline int ty_is_unwanted(void) { return *ty_unwanted; }
 /* "(2, 3, 4)"; valid until the eighth next call on this thread. */
 const char *ty_shape_text(const ty_tensor *t);
 const char *ty_dtype_name(int dtype);

@@ -20,6 +20,7 @@ int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty
   if (!losses) return ty_fail("cross_entropy: out of memory for %lld bytes", (long long)rows * 8);
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *in = (const real *)x->data + r * n;
     real *out = (real *)p->data + r * n, top = in[0], sum = 0;
 #pragma omp simd reduction(max : top)
@@ -48,6 +49,7 @@ int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor
   const int64_t *t = target->data;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *in = (const real *)p->data + r * n;
     real *out = (real *)dx->data + r * n;
     for (int64_t j = 0; j < n; j++) out[j] = in[j] * scale;

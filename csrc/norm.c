@@ -105,11 +105,14 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
 #pragma omp parallel if (ty_numel(x) > TY_PARALLEL)
   {
 #pragma omp for
-    for (int64_t b = 0; b < g.blocks; b++)
+    for (int64_t b = 0; b < g.blocks; b++) {
+      if (ty_is_unwanted()) continue;
       block_moments(parts + 2 * b * g.channels, parts + (2 * b + 1) * g.channels, from + b * g.block_rows * g.channels, rows_in(&g, b),
                     g.channels);
+    }
 #pragma omp for
     for (int64_t k = 0; k < g.channels; k++) {
+      if (ty_is_unwanted()) continue; /* the running moments stay */
       double centre, squares;
       join_moments(&g, parts, k, &centre, &squares);
       m[k] = (real)centre;
@@ -121,6 +124,7 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
     }
 #pragma omp for
     for (int64_t b = 0; b < g.blocks; b++) {
+      if (ty_is_unwanted()) continue;
       int64_t at = b * g.block_rows * g.channels;
       scale_rows((real *)y->data + at, from + at, m, scale, bias->data, residual ? (real *)residual->data + at : NULL, relu,
                  rows_in(&g, b), g.channels);
@@ -143,6 +147,7 @@ int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight
   for (int64_t k = 0; k < g.channels; k++) scale[k] = (real)(w[k] / sqrt((double)var[k] + eps));
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
   for (int64_t b = 0; b < g.blocks; b++) {
+    if (ty_is_unwanted()) continue;
     int64_t at = b * g.block_rows * g.channels;
     scale_rows((real *)y->data + at, (real *)x->data + at, running_mean->data, scale, bias->data,
                residual ? (real *)residual->data + at : NULL, relu, rows_in(&g, b), g.channels);
@@ -212,6 +217,7 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
   {
 #pragma omp for
     for (int64_t b = 0; b < g.blocks; b++) {
+      if (ty_is_unwanted()) continue;
       int64_t at = b * g.block_rows * channels;
       block_gradients(parts + 2 * b * channels, parts + (2 * b + 1) * channels, (real *)dy->data + at, (real *)x->data + at,
                       (real *)y->data + at, m, relu, rows_in(&g, b), channels);
@@ -231,6 +237,7 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
     }
 #pragma omp for
     for (int64_t b = 0; b < g.blocks; b++) {
+      if (ty_is_unwanted()) continue;
       int64_t at = b * g.block_rows * channels;
       input_gradients((real *)dx->data + at, dresidual ? (real *)dresidual->data + at : NULL, (real *)dy->data + at, (real *)x->data + at,
                       (real *)y->data + at, m, scale, shift, slope, relu, rows_in(&g, b), channels);
@@ -250,6 +257,7 @@ int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tenso
   const real *w = weight->data, *offset = bias->data;
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
   for (int64_t r = 0; r < g.rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *from = (real *)x->data + r * g.channels;
     real *to = (real *)y->data + r * g.channels, sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -298,6 +306,7 @@ int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, cons
   {
 #pragma omp for
     for (int64_t b = 0; b < g.blocks; b++) {
+      if (ty_is_unwanted()) continue;
       real *sums = parts + 2 * b * g.channels;
       memset(sums, 0, (size_t)(2 * g.channels) * sizeof *sums);
       for (int64_t r = b * g.block_rows; r < b * g.block_rows + rows_in(&g, b); r++)

@@ -51,6 +51,7 @@ int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel
   uint8_t *places = index->data;
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
   for (int64_t r = 0; r < n * oh; r++) {
+    if (ty_is_unwanted()) continue;
     int64_t top = r % oh * stride - padding, i0 = max(0, -top), i1 = min(kernel, h - top);
     for (int64_t q = 0; q < ow; q++) {
       int64_t left = q * stride - padding, j0 = max(0, -left), j1 = min(kernel, w - left);
@@ -95,6 +96,7 @@ int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *inde
   const uint8_t *places = index->data;
 #pragma omp parallel for if (ty_numel(dx) > TY_PARALLEL)
   for (int64_t r = 0; r < n * h; r++) {
+    if (ty_is_unwanted()) continue;
     int64_t row = r % h + padding, i0 = row < kernel ? 0 : (row - kernel) / stride + 1, i1 = min(oh, row / stride + 1);
     for (int64_t q = 0; q < w; q++) {
       int64_t column = q + padding, j0 = column < kernel ? 0 : (column - kernel) / stride + 1, j1 = min(ow, column / stride + 1);
@@ -114,6 +116,7 @@ int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x) {
   real *to = y->data, scale = 1 / (real)pixels;
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
   for (int64_t i = 0; i < n; i++) {
+    if (ty_is_unwanted()) continue;
     real *sum = to + i * c;
     memset(sum, 0, (size_t)c * sizeof *sum);
     for (int64_t p = 0; p < pixels; p++) {
@@ -133,7 +136,7 @@ int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy) {
   real *to = dx->data, scale = 1 / (real)pixels;
 #pragma omp parallel for if (ty_numel(dx) > TY_PARALLEL)
   for (int64_t i = 0; i < n; i++)
-    for (int64_t p = 0; p < pixels; p++) {
+    for (int64_t p = 0; p < pixels && !ty_is_unwanted(); p++) {
       real *at = to + (i * pixels + p) * c;
 #pragma omp simd
       for (int64_t k = 0; k < c; k++) at[k] = from[i * c + k] * scale;

@@ -73,6 +73,7 @@ static int draw(const char *op, ty_tensor *y, uint64_t seed, uint64_t stream, ui
   derive_key(key, seed, stream, step);
 #pragma omp parallel for schedule(static) if (n >= TY_PARALLEL)
   for (int64_t first = 0; first < blocks; first += LANES) {
+    if (ty_is_unwanted()) continue;
     uint32_t u[4][LANES];
     draw_blocks(u, key, stream, step, first);
     for (int64_t i = 0; i < LANES && first + i < blocks; i++) {

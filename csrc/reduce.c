@@ -41,8 +41,10 @@ static int sum_all(real *y, const real *x, int64_t n, int64_t stride) {
   double *partial = ty_alloc(chunks * 8);
   if (!partial) return ty_fail("sum: out of memory for %lld bytes", (long long)chunks * 8);
 #pragma omp parallel for schedule(static) if (n >= 4 * TY_PARALLEL)
-  for (int64_t c = 0; c < chunks; c++)
+  for (int64_t c = 0; c < chunks; c++) {
+    if (ty_is_unwanted()) continue;
     partial[c] = sum_run(x + c * CHUNK * stride, n - c * CHUNK < CHUNK ? n - c * CHUNK : CHUNK, stride);
+  }
   double total = 0;
   for (int64_t c = 0; c < chunks; c++) total += partial[c];
   *y = (real)total;
@@ -59,7 +61,7 @@ static void sum_runs(real *y, const real *x, const ty_dims *kept, const ty_dims 
   for (int64_t k = 0; k < kept->total; k++) {
     const real *from = x + offset_of(k, kept->n, kept->shape, kept->stride);
     double total = 0;
-    for (int64_t r = 0; r < runs; r++) total += sum_run(from + offset_of(r, inner, reduced->shape, reduced->stride), run, step);
+    for (int64_t r = 0; r < runs && !ty_is_unwanted(); r++) total += sum_run(from + offset_of(r, inner, reduced->shape, reduced->stride), run, step);
     y[offset_of(k, kept->n, kept->shape, kept->out)] = (real)total;
   }
 }
@@ -88,6 +90,7 @@ static int sum_rows(real *y, const real *x, const ty_dims *kept, const ty_dims *
   if (!partial) return ty_fail("sum: out of memory for %lld bytes", (long long)bytes);
 #pragma omp parallel for schedule(static) if (kept->total * reduced->total >= TY_PARALLEL)
   for (int64_t task = 0; task < blocks * outer * tiles; task++) {
+    if (ty_is_unwanted()) continue;
     int64_t j = task % tiles * COLUMNS, o = task / tiles % outer, b = task / (tiles * outer);
     int64_t end = (b + 1) * BLOCK_ROWS < reduced->total ? (b + 1) * BLOCK_ROWS : reduced->total;
     sum_columns(partial + (b * outer + o) * width + j, x + offset_of(o, inner, kept->shape, kept->stride) + j, reduced, b * BLOCK_ROWS, end,
@@ -138,6 +141,7 @@ int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x) {
   int64_t n = m.columns, rows = m.rows, step = x->ndim ? x->stride[x->ndim - 1] : 1;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *row = (const real *)x->data + offset_of(r, x->ndim - 1, x->shape, x->stride);
     int64_t best = largest(row, n, step);
     ((real *)y->data)[r] = row[best * step];
@@ -152,6 +156,7 @@ int ty_softmax(ty_tensor *y, const ty_tensor *x) {
   int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *in = (const real *)x->data + r * n;
     real *out = (real *)y->data + r * n, top = in[0], total = 0;
 #pragma omp simd reduction(max : top)
@@ -174,6 +179,7 @@ int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y) {
   int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;
     real *out = (real *)dx->data + r * n, dot = 0;
 #pragma omp simd reduction(+ : dot)
@@ -190,6 +196,7 @@ int ty_normalize(ty_tensor *y, ty_tensor *norm, const ty_tensor *x, double eps) 
   int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *in = (const real *)x->data + r * n;
     real *out = (real *)y->data + r * n;
     double square = 0;
@@ -209,6 +216,7 @@ int ty_normalize_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y, co
   int64_t n = m.columns, rows = m.rows;
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
     const real *p = (const real *)y->data + r * n, *g = (const real *)dy->data + r * n;
     real *out = (real *)dx->data + r * n, length = ((const real *)norm->data)[r], dot = 0;
     int constant = length < (real)eps; /* the divisor does not depend on x */

@@ -220,6 +220,9 @@ int ty_render(ty_tensor *y, const ty_part *parts, int nparts, const ty_tensor *l
   uint8_t *view = y->data;
   for (int64_t i = 0; i < n; i++) TY_TRY(check_latent(latent + 7 * i, i));
 #pragma omp parallel for schedule(dynamic) if (n > 1)
-  for (int64_t i = 0; i < n; i++) render_view(view + i * h * w * 3, (int)h, (int)w, parts, nparts, latent + 7 * i, supersample);
+  for (int64_t i = 0; i < n; i++) {
+    if (ty_is_unwanted()) continue;
+    render_view(view + i * h * w * 3, (int)h, (int)w, parts, nparts, latent + 7 * i, supersample);
+  }
   return 0;
 }

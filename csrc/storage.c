@@ -101,6 +101,8 @@ const char *ty_blas(void) { return openblas_get_config(); }
 /* ---- interrupts ---- */
 
 static volatile sig_atomic_t interrupts, seen, mode;
+static volatile int unwanted;
+const volatile int *ty_unwanted = &unwanted;
 static pthread_t main_thread;
 
 /* In mode 1 the profiler's signal follows where somebody handles it: the prompt stops compiled loops by it (lua/tycho/repl/interrupt.lua). */
@@ -110,6 +112,7 @@ static void on_interrupt(int signal_number) {
     raise(signal_number);
   }
   interrupts = seen = 1;
+  unwanted = mode == 1;
   struct sigaction profiler;
   if (mode == 1 && sigaction(SIGPROF, NULL, &profiler) == 0 && profiler.sa_handler != SIG_DFL && profiler.sa_handler != SIG_IGN)
     pthread_kill(main_thread, SIGPROF);
@@ -121,20 +124,15 @@ void ty_catch_interrupts(int wanted) {
   main_thread = pthread_self();
   mode = wanted;
   seen = 0;
+  unwanted = mode == 1 && interrupts;
   sigaction(SIGINT, &action, NULL);
   action.sa_handler = wanted == 2 ? on_interrupt : SIG_DFL;
   sigaction(SIGTERM, &action, NULL);
 }
 int ty_interrupted(void) {
-  int was = interrupts;
-  interrupts = 0;
+  int was = __atomic_exchange_n(&interrupts, 0, __ATOMIC_SEQ_CST); /* one that comes now is not lost */
+  if (was) unwanted = 0;
   return was;
-}
-int ty_is_unwanted(void) { return mode == 1 && interrupts; }
-int ty_give_up(void) {
-  if (!ty_is_unwanted()) return 0;
-  interrupts = 0;
-  return ty_fail("interrupted");
 }
 
 double ty_now(void) {

@@ -87,6 +87,7 @@ static void execute(const ty_plan *p, ty_row_loop loop) {
   }
 #pragma omp parallel for schedule(static)
   for (int64_t task = 0; task < outer * blocks; task++) {
+    if (ty_is_unwanted()) continue;
     int64_t start = task % blocks * BLOCK;
     run_block(p, loop, task / blocks, start, n - start < BLOCK ? n - start : BLOCK);
   }

@@ -15,7 +15,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 3, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 4, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
@@ -58,11 +58,13 @@ void ty_memory_reset_peak(void);
 int ty_threads(void);
 int ty_set_threads(int n);
 const char *ty_blas(void);
-/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops fail. Mode 2: SIGTERM too, and a second signal ends the
+/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops end early. Mode 2: SIGTERM too, and a second signal ends the
  * process, whether the flag was read or not. 0: both end the process. */
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
-int ty_is_unwanted(void); /* whether the flag is set in mode 1: long ops ask, from any thread */
+/* Points to the flag of mode 1. Ops look at it between their parts and leave the rest undone, which nobody will read: Lua raises when they return
+ * (lib.check). Libraries beside the one that catches the signal are given its pointer. Optimisers alone do not look: a step is made whole. */
+extern const volatile int *ty_unwanted;
 double ty_now(void); /* monotonic seconds; for progress lines only, never in a result */
 
 /* ---- hash.c ---- */

@@ -284,6 +284,7 @@ static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t
   for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, p);
 #pragma omp for schedule(dynamic)
   for (int64_t first = 0; first < rows; first += block_rows) {
+    if (ty_is_unwanted()) continue;
     int64_t count = min(block_rows, rows - first);
     transform_tile_rows(f, points, plane, first, count);
     for (int64_t p = 0; p < panels; p++)
@@ -292,15 +293,20 @@ static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t
 }
 
 /* Few tiles, large weights: the transformed inputs are kept, and each panel's weights go through all tiles while they are in a cache. */
-static void filter_by_panels(const filtering *f, float *u, float *points, int64_t plane, int64_t chunk_rows, float *m) {
+static void filter_by_panels(const filtering *f, float *u, float *points, int64_t plane, int64_t chunk_rows, float *m, int *ended) {
   int64_t in = f->in.channels, rows = f->n * f->in.tile_rows, panels = panels_of(f->out);
   for (int64_t first = 0; first < rows; first += chunk_rows) {
     int64_t count = min(chunk_rows, rows - first), tiles = count * f->in.tile_columns;
     int64_t pieces = min(ceil_div(tiles, PRODUCT_TILES), ceil_div(omp_get_num_threads() * ITEMS_PER_THREAD, panels));
 #pragma omp for
-    for (int64_t r = 0; r < count; r++) transform_tile_rows(f, points + r * f->in.tile_columns * in, plane, first + r, 1);
+    for (int64_t r = 0; r < count; r++) {
+      if (ty_end_phase(ended)) continue;
+      transform_tile_rows(f, points + r * f->in.tile_columns * in, plane, first + r, 1);
+    }
+    if (*ended) return;
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < panels * pieces; item++) {
+      if (ty_is_unwanted()) continue;
       int64_t p = item / pieces, piece = item % pieces, end = (piece + 1) * tiles / pieces;
       transform_weights(u, f, p);
       for (int64_t t = piece * tiles / pieces, some; t < end; t += some) {
@@ -327,6 +333,7 @@ static int filter(const char *op, filtering *f, const conv_shape *s, const float
   if (!points) return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
   f->in.zeros = memset(packed + packed_size, 0, (size_t)in * sizeof(float));
   f->weights = pack ? packed : w;
+  int ended = 0;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     int64_t id = omp_get_thread_num();
@@ -335,7 +342,7 @@ static int filter(const char *op, filtering *f, const conv_shape *s, const float
       for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
     }
     if (by_tiles) filter_by_tiles(f, u, points + id * planes * plane, plane, block_rows, m + id * m_size);
-    else filter_by_panels(f, u + id * u_panel, points, plane, chunk_rows, m + id * m_size);
+    else filter_by_panels(f, u + id * u_panel, points, plane, chunk_rows, m + id * m_size, &ended);
   }
   ty_free(points, bytes);
   return 0;
@@ -423,6 +430,7 @@ int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const f
   float *in_points = ty_alloc(bytes), *out_points = in_points + planes * in_plane, *scratch = out_points + planes * out_plane;
   if (!in_points) return ty_fail("conv2d_back_weight: no memory for %lld bytes of scratch", (long long)bytes);
   in.zeros = out.zeros = memset(scratch + threads * u_size, 0, (size_t)channels * sizeof(float));
+  int ended = 0;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     float *u = scratch + omp_get_thread_num() * u_size;
@@ -432,12 +440,15 @@ int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const f
       int64_t count = min(images, s->n - n);
 #pragma omp for
       for (int64_t r = 0; r < 2 * count * in.tile_rows; r++) {
+        if (ty_end_phase(&ended)) continue;
         int64_t k = r / 2, image = n + k / in.tile_rows, row = k % in.tile_rows, at = k * in.tile_columns * PANEL;
         if (r % 2) transform_inputs(in_points + at, in_plane, PANEL, panel_size, &in, image, row);
         else transform_outputs(out_points + at, out_plane, PANEL, panel_size, &out, image, row);
       }
+      if (ended) break;
 #pragma omp for schedule(dynamic)
       for (int64_t item = 0; item < groups * out_panels; item++) {
+        if (ty_is_unwanted()) continue;
         int64_t p = item / groups, first = item % groups * in_panels / groups, end = (item % groups + 1) * in_panels / groups;
         multiply_points(u, planes, in_points + first * panel_size, in_plane, panel_size, out_points + p * panel_size, out_plane,
                         count * per_image, end - first);

@@ -55,7 +55,7 @@ function M.library(name)
   local entry = known[name]
   if not lfs.attributes(lib.path_of(entry.library)) then error(entry.absent, 0) end
   if name == 'cuda' then load_needed() end
-  local ok, library = pcall(lib.load, entry.library)
+  local ok, library = pcall(lib.load_beside, entry.library)
   if ok then return library end
   local missing = library:match '(lib[%w_]+%.so[.%d]*): cannot open shared object file'
   error(missing and ('%s needs %s, which was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(entry.library, missing)

@@ -60,7 +60,7 @@ ffi.cdef(table.concat(declarations, '\n'))
 
 -- ---- libraries: each loaded when first named; M.cpu (float32) and M.cpu64 (float64) are the CPU's ----
 
-local version = 3
+local version = 4
 local function path_of(name) return ('%s/%s.so'):format(build, name) end
 M.path_of = path_of
 
@@ -71,6 +71,13 @@ function M.load(name)
   if lib.ty_version() ~= version then
     error(('%s has version %d, the Lua side expects %d: run make clean all'):format(path_of(name), lib.ty_version(), version), 0)
   end
+  return lib
+end
+
+-- The same for a library beside the float one: its ops end early at the interrupts that that one catches.
+function M.load_beside(name)
+  local lib = M.load(name)
+  lib.ty_unwanted = M.cpu.ty_unwanted
   return lib
 end
 
@@ -116,7 +123,7 @@ end
 local cpu = setmetatable({ name = 'cpu', code = 0, live = 0, swept = 0, limit = 2^50 }, {
   __index = function(t, key)
     local lib
-    if key == 'float' then lib = check_threads(choose_level()) elseif key == 'double' then lib = M.load 'libtycho64' else return nil end
+    if key == 'float' then lib = check_threads(choose_level()) elseif key == 'double' then lib = M.load_beside 'libtycho64' else return nil end
     rawset(t, key, lib)
     return lib
   end,
@@ -152,10 +159,6 @@ function M.raise(message)
   error(where and ('%s: %s'):format(where, message) or message, 0)
 end
 
--- status: what a C function returned; lib: the library that it came from (default M.cpu).
-function M.check(status, lib)
-  if status ~= 0 then M.raise(ffi.string((lib or M.cpu).ty_error())) end
-end
 
 M.traceback = debug.traceback -- the prompt sets its own
 
@@ -182,6 +185,12 @@ local function check_interrupt()
   if interrupt_mode == 'raise' and M.cpu.ty_interrupted() ~= 0 then error('interrupted', 0) end
 end
 M.check_interrupt = check_interrupt
+
+-- status: what a C function returned; lib: the library that it came from (default M.cpu). An op that Ctrl-C has cut short says nothing itself.
+function M.check(status, lib)
+  if status ~= 0 then M.raise(ffi.string((lib or M.cpu).ty_error())) end
+  check_interrupt()
+end
 
 -- ---- storage ----
 

@@ -16,9 +16,10 @@ local M = {}
 
 local asked, listening, is_running = false, false, false
 
--- Where an op has raised the error already, nothing is left to do.
+-- Where an op has raised the error already, nothing is left to do. The books of memory are never left half-written.
+local books = debug.getinfo(lib.storage, 'S').source
 local function hook()
-  if not asked then return end
+  if not asked or debug.getinfo(2, 'S').source == books then return end
   asked = false
   if lib.interrupted() then error('interrupted', 0) end
 end
@@ -32,7 +33,7 @@ end
 
 -- For a profiler of one's own, at each of its samples.
 function M.look()
-  if lib.cpu.ty_is_unwanted() ~= 0 then stop() end
+  if lib.cpu.ty_unwanted[0] ~= 0 then stop() end
 end
 
 local function listen()
