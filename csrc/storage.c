@@ -120,13 +120,13 @@ static void on_interrupt(int signal_number) {
 void ty_catch_interrupts(int wanted) {
   struct sigaction action = {0};
   action.sa_handler = wanted ? on_interrupt : SIG_DFL;
-  action.sa_flags = wanted == 2 ? SA_RESTART : 0; /* files are written whole */
+  action.sa_flags = wanted >= 2 ? SA_RESTART : 0; /* files are written whole */
   main_thread = pthread_self();
   mode = wanted;
   seen = 0;
   unwanted = mode == 1 && interrupts;
   sigaction(SIGINT, &action, NULL);
-  action.sa_handler = wanted == 2 ? on_interrupt : SIG_DFL;
+  action.sa_handler = wanted >= 2 ? on_interrupt : SIG_DFL;
   sigaction(SIGTERM, &action, NULL);
 }
 int ty_interrupted(void) {

@@ -59,7 +59,7 @@ int ty_threads(void);
 int ty_set_threads(int n);
 const char *ty_blas(void);
 /* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops end early. Mode 2: SIGTERM too, and a second signal ends the
- * process, whether the flag was read or not. 0: both end the process. */
+ * process, whether the flag was read or not. 3: as 2, but none ends it: files are being saved. 0: both end the process. */
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
 /* Points to the flag of mode 1. Ops look at it between their parts and leave the rest undone, which nobody will read: Lua raises when they return

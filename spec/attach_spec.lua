@@ -160,6 +160,19 @@ return M
     wait_for(function() return select(2, read('reloaded/metrics.jsonl'):gsub('\n', '')) > rows + 2 end)
     stop(p)
   end)
+  it('switches break_on_nan on in the running training', function()
+    local p = train(main, 'run_dir=checked')
+    attach('checked', [[
+config.break_on_nan = true
+first = model.enc:parameters()[1]
+first:ptr()[0] = 0 / 0
+]])
+    local status, all = p:finish()
+    assert.equal(1, status)
+    says(all, 'break_on_nan: conv2d made ')
+    says(read 'checked/train.log', 'changed: break_on_nan was false and is true from step')
+    says(read 'checked/report.html', 'failed, ')
+  end)
   it('is one at a time, stops what runs away, and outlives whoever was attached', function()
     local p = train(main, 'run_dir=shared')
     local a = pty.start(('cd %s && HOME=%s NO_COLOR=1 TERM=xterm exec %s/tycho attach shared'):format(folder, folder, root))
@@ -201,6 +214,35 @@ return M
     local each = (lib.cpu.ty_now() - start) / 1e4
     listener:close()
     assert(each < 2e-5, each)
+  end)
+end)
+
+describe('a second Ctrl-C', function()
+  setup(function()
+    lfs.mkdir(folder)
+    assert(select(2, shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))) == 0)
+  end)
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+  it('waits for the state that is being saved, and the run has its report', function()
+    write('slow.lua', ([[
+local checkpoint, now = require 'tycho.train.checkpoint', require 'tycho.lib'.cpu.ty_now
+local save = checkpoint.save
+function checkpoint.save(...)
+  print 'saving'
+  local start = now()
+  while now() - start < 0.5 do end
+  return save(...)
+end
+dofile(%q)]]):format(main))
+    local p = train('slow.lua', 'run_dir=slow')
+    p:send '\3'
+    p:expect 'saving'
+    p:send '\3'
+    assert.equal(130, (p:finish()))
+    says(read 'slow/status.json', '"stopped"')
+    says(read 'slow/train.log', 'stopped after step')
+    assert.truthy(lfs.attributes(folder .. '/slow/checkpoint.safetensors'))
+    says(read 'slow/report.html', 'stopped, ', '<h2>Configuration</h2>')
   end)
 end)
 

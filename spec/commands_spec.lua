@@ -127,6 +127,10 @@ layer = { weight = tycho.zeros{300, 1000} }
     says(out, 'x      tensor (512, 512) f32')
     assert.equal(0, status)
   end)
+  it('stop at the first number that is not finite, until asked no more', function()
+    local out = piped ':nan\nx = tycho.tensor{0}:log()\n:nan\ntycho.tensor{0}:log():item()\n'
+    says(out, 'the first number that is not finite raises', 'break_on_nan: log made 1 infinite of 1 numbers', 'pass again\n-inf\n')
+  end)
   it('save what ran as a script that prints the same', function()
     local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'
     says(out, '5 lines in idea.lua', 'idea.lua exists already')

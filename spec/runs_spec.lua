@@ -91,6 +91,8 @@ describe('./tycho runs', function()
     assert_says(runs 'plot loss a b --file loss.svg', 'loss.svg\n', 'status 0')
     local svg = assert(io.open(folder .. '/loss.svg')):read('*a')
     assert_says(svg, '>a</text>', '>b</text>', '>epoch</text>')
+    local drawn = runs 'plot loss a b'
+    assert_says(drawn, '\226\160\146 a\n', '\226\160\146 b\n', 'epoch', 'status 0')
     make('n', { lr = 1 }, { 0 / 0, 0 / 0 })
     assert_says(runs 'plot loss n', "n: 'loss' is never a finite number", 'status 1')
     make('e', { lr = 1 }, {})

@@ -186,6 +186,24 @@ describe('a sweep', function()
     assert.error_matches(function() run { script = 'other.lua', vary = { x = { 1 } }, sweep_dir = folder .. '/taken' } end, 'holds a sweep of')
   end)
 
+  it('takes its jobs with it when it is killed', function()
+    local endless = write('endless.lua', ('local f = io.open(%q, "w") f:write(io.open("/proc/self/stat"):read("*n")) f:close() while true do end')
+      :format(folder .. '/pid'))
+    write('killed.lua', ('require("tycho").sweep.run { script = %q, sweep_dir = %q }'):format(endless, folder .. '/killed'))
+    shell(('{ ./tycho %s/killed.lua 2>/dev/null & }; while [ ! -s %s/pid ]; do sleep 0.02; done; kill -9 $!'):format(folder, folder))
+    local process = tonumber(read 'pid')
+    local function runs()
+      local file = io.open(('/proc/%d/stat'):format(process))
+      local state = file and file:read('*a'):match('%) (%a)')
+      if file then file:close() end
+      return state and state ~= 'Z'
+    end
+    local deadline = tycho.lib.cpu.ty_now() + 2
+    while runs() and tycho.lib.cpu.ty_now() < deadline do os.execute 'sleep 0.02' end
+    local is_left = runs()
+    os.execute(('kill -9 %d 2>/dev/null'):format(process))
+    assert.is_false(is_left or false)
+  end)
   it('shares the cores among jobs', function()
     local cores = tycho.threads()
     local spy = write('spy.lua', [[

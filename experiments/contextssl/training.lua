@@ -7,6 +7,7 @@ local config_file = require 'tycho.config'
 local new_loop = require 'tycho.train.loop'
 local new_meters = require 'tycho.train.meters'
 local pt = require 'tycho.io.pt'
+local report = require 'tycho.runs.report'
 local run_directory = require 'tycho.train.run'
 local models = require 'experiments.contextssl.model'
 local policies = require 'experiments.contextssl.policies'
@@ -102,6 +103,7 @@ local function new_training(config, dataset, parts, run, monitor)
   local upcoming = {} -- the pairs whose images are read while a step computes, by iteration
 
   local function step(iteration)
+    tycho.set_break_on_nan(config.break_on_nan) -- who has attached may change it
     local list = upcoming[iteration] or pairs_of(iteration)
     local environment = policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
     tycho.scope(function()
@@ -166,6 +168,7 @@ function M.run(config, dataset, options)
     return loop:train()
   end, tycho.lib.remember)
   run:release()
+  if not (ok and finished) then pcall(report.write, run.path) end -- of a finished one the script does, with all that it adds
   if not ok then error(finished, 0) end
   return parts.modules.model:eval(), run, finished
 end

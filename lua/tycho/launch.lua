@@ -162,6 +162,7 @@ local function main(...)
     return 0
   end
   set_arg(command.name, command.arguments)
+  if os.getenv 'TYCHO_PARENT' then require('tycho.sweep.process').follow_parent() end
   -- Code and the prompt may say tycho without a require; it loads when first named, so that small things start at once.
   local interactive = command.prompt or command.code[1] or not command.name
   if interactive then

@@ -171,13 +171,15 @@ end
 -- ---- interrupts ----
 
 local interrupt_mode
+local interrupt_modes = { default = 0, raise = 1, flag = 2, hold = 3 } -- in tycho.h
 
 -- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells of Ctrl-C and SIGTERM (training
--- loops), and a second one ends the process; nil: the system's default, the process ends. Returns the mode before.
+-- loops), and a second one ends the process; 'hold': the same, but a second one waits as well (while files are saved); nil: the system's default,
+-- the process ends. Returns the mode before.
 function M.on_interrupt(mode)
   local before = interrupt_mode
   interrupt_mode = mode
-  M.cpu.ty_catch_interrupts(mode == 'flag' and 2 or mode and 1 or 0)
+  M.cpu.ty_catch_interrupts(interrupt_modes[mode or 'default'])
   return before
 end
 function M.interrupted() return M.cpu.ty_interrupted() ~= 0 end

@@ -6,7 +6,7 @@ usage: ./tycho runs ls [CONDITION ...] [--tag NAME] [--sort KEY [--max]] [--metr
        ./tycho runs show [RUN]                        status, metrics, settings, end of the log
        ./tycho runs best METRIC [CONDITION ...]       the best first; --min or --max, --count N
        ./tycho runs diff RUN RUN                      settings and metrics in which they differ
-       ./tycho runs plot METRIC [RUN ...]             over the epochs; --file NAME.svg or NAME.png
+       ./tycho runs plot METRIC [RUN ...]             over the epochs, here or in --file NAME.svg or NAME.png
        ./tycho runs table [CONDITION ...]             mean and deviation over runs of equal settings; --group A,B --metrics A,B
        ./tycho runs report [RUN ...]                  report.html made anew, for a run that has not ended too
        ./tycho runs tag RUN NAME ...                  --remove takes tags away

@@ -187,8 +187,8 @@ function M.plot(list, words, options)
     if not finite then error(("%s: '%s' is never a finite number"):format(run.name, metric), 0) end
     series[#series + 1] = { name = run.name, x = x, y = y }
   end
-  local path = options.file or (metric:gsub('/', '_')) .. '.svg'
-  local figure = plot.lines { title = metric, xlabel = 'epoch', ylabel = metric, series = series }
+  local figure, path = plot.lines { title = metric, xlabel = 'epoch', ylabel = metric, series = series }, options.file
+  if not path then return print(figure) end
   if path:match('%.png$') then figure:png(path) else figure:svg(path) end
   print(path)
 end

@@ -17,11 +17,16 @@ int waitpid(int pid, int *status, int options);
 int kill(int pid, int signal);
 int poll(void *files, unsigned long count, int milliseconds);
 extern char **environ;
+int getppid(void);
+int prctl(int option, unsigned long argument, ...);
+int unsetenv(const char *name);
 ]]
 pcall(ffi.cdef, 'char *strerror(int number);')
+pcall(ffi.cdef, 'int getpid(void);')
 local C = ffi.C
 local READ, APPEND = 0, 0x441 -- O_RDONLY; O_WRONLY, O_CREAT, O_APPEND
 local SET_GROUP, AT_ONCE, TERMINATE = 2, 1, 15
+local PARENT, PARENT_DEATH_SIGNAL = 'TYCHO_PARENT', 1
 
 local M = {}
 
@@ -45,8 +50,9 @@ local function environment_with(changes)
 end
 
 -- Starts command (list of words, the first a path); what it says goes to the end of the file log. environment: name -> value, over this
--- process's own. Returns its process id.
+-- process's own. Returns its process id. One that calls M.follow_parent is asked to end when this process ends, however that comes.
 function M.start(command, log, environment)
+  environment[PARENT] = C.getpid()
   local variables = environment_with(environment)
   local actions, attributes, pid = ffi.new('tycho_spawn_options'), ffi.new('tycho_spawn_options'), ffi.new('int[1]')
   C.posix_spawn_file_actions_init(actions)
@@ -61,6 +67,15 @@ function M.start(command, log, environment)
   C.posix_spawnattr_destroy(attributes)
   if status ~= 0 then error(('cannot start %s: %s'):format(command[1], ffi.string(C.strerror(status))), 0) end
   return pid[0]
+end
+
+-- In a process that M.start made: it will be terminated with the one that started it, also by a SIGKILL. Elsewhere nothing.
+function M.follow_parent()
+  local parent = tonumber(os.getenv(PARENT))
+  if not parent then return end
+  C.unsetenv(PARENT) -- it does not mean the children of this one
+  C.prctl(PARENT_DEATH_SIGNAL, ffi.cast('unsigned long', TERMINATE))
+  if C.getppid() ~= parent then error('the process that started this job has ended', 0) end
 end
 
 -- nil while pid runs; then what it ended with: 0, an exit status, or 'signal N'.

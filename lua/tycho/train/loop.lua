@@ -68,7 +68,9 @@ end
 function Loop:save()
   self:check_finite()
   self.parts.state = { iteration = self.iteration, data = self.identity }
+  local mode = lib.on_interrupt('hold')
   checkpoint.save(self.path, self.parts)
+  lib.on_interrupt(mode)
   self.saved, self.saved_at = self.iteration, self.line:elapsed()
 end
 

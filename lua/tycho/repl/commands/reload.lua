@@ -1,4 +1,7 @@
 -- takes over edited modules, or the named one, without losing what is alive
+-- A function takes the place of the old one of the same name in the module. What stays as it is: closures that the module's functions made
+-- before, local tables and numbers that only old functions hold, names that the new text no longer has, and tycho.lib, which owns all memory.
+-- A script is no module: run it again. C needs make and a new start.
 local reload = require 'tycho.repl.reload'
 
 return function(session, name)
