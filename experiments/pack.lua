@@ -6,7 +6,7 @@ local config = require 'tycho.config'
 local pack = require 'tycho.data.pack'
 local packing = require 'experiments.contextssl.packing'
 local progress = require 'tycho.train.progress'
-local run_directory = require 'tycho.train.run'
+local file = require 'tycho.io.file'
 local tree = require 'experiments.contextssl.tree'
 
 local settings = config.parse({
@@ -63,6 +63,6 @@ if settings.verify then
   each_split(verify, ('%s: expected train.pack or val.pack in it'):format(out))
 else
   config.require_path(settings, 'data_dir')
-  run_directory.make_directories(out)
+  file.make_folders(out)
   each_split(pack_split, ('data_dir=%s: expected meta/train_images.npy or meta/val_images.npy in it'):format(settings.data_dir))
 end

@@ -60,7 +60,7 @@ describe('a report', function()
 
   it('encodes bytes as RFC 4648 does', function()
     for plain, code in pairs { [''] = '', f = 'Zg==', fo = 'Zm8=', foo = 'Zm9v', foobar = 'Zm9vYmFy', ['\255\254\253\0'] = '//79AA==' } do
-      assert.equal(code, report.base64(plain))
+      assert.equal(code, require('tycho.io.markup').base64(plain))
     end
   end)
 

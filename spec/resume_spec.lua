@@ -47,14 +47,14 @@ local function happens(what)
 end
 -- Inside a file that is being written, before it gets its name, and after.
 local whole_write, rename = file.write, os.rename
-function file.write(path, fn)
+function file.write(path, content)
   whole_write(path, function(out)
     local part = out.write
     out.write = function(...)
       happens 'part'
       return part(...)
     end
-    fn(out)
+    if type(content) == 'string' then out:write(content) else content(out) end
     happens 'file'
   end)
 end

@@ -13,7 +13,6 @@ local hash = require 'tycho.hash'
 local json = require 'tycho.io.json'
 local parts = require 'tycho.io.parts'
 local progress = require 'tycho.train.progress'
-local run_directory = require 'tycho.train.run'
 local context = require 'experiments.contextssl.context'
 local environments = require 'experiments.contextssl.environments'
 local ranking = require 'experiments.contextssl.ranking'
@@ -50,11 +49,11 @@ end
 function M.open(model, datasets, config)
   local text = describe(model, datasets, config)
   local folder = ('%s/%s'):format(config.cache_dir or config.out .. '/cache', hash(text))
-  run_directory.make_directories(folder)
+  file.make_folders(folder)
   local about = folder .. '/about.json'
   local known = io.open(about, 'rb')
   if not known then
-    file.write(about, function(out) out:write(text) end)
+    file.write(about, text)
   else
     local there = known:read('*a')
     known:close()

@@ -37,7 +37,7 @@ end
 
 local function is_number(value) return type(value) == 'number' or type(value) == 'table' end
 
-local function length(text) return select(2, text:gsub('[^\128-\191]', '')) end
+local length = require('tycho.repl.terminal').width
 
 local function pad(text, width, left)
   local blanks = (' '):rep(width - length(text))
@@ -127,7 +127,7 @@ end
 -- Writes stem.txt, .csv, .md and .tex.
 function Table:write(stem)
   for ending, method in pairs { txt = 'text', csv = 'csv', md = 'markdown', tex = 'latex' } do
-    file.write(('%s.%s'):format(stem, ending), function(out) out:write(self[method](self)) end)
+    file.write(('%s.%s'):format(stem, ending), self[method](self))
   end
 end
 

@@ -1,10 +1,8 @@
 -- The API reference as one HTML page, from the same comments as the prompt's help: ops and modules in order of their names, then the settings.
 local help = require 'tycho.help'
+local escape = require('tycho.io.markup').escape
 
 local M = {}
-
-local entities = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }
-local function escape(text) return (text:gsub('[&<>"]', entities)) end
 
 local style = [[
 body { font: 15px/1.5 sans-serif; color: #222; max-width: 1000px; margin: 2em auto; padding: 0 1em; }

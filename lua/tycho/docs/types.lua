@@ -11,10 +11,7 @@ local tensor = require 'tycho.tensor'
 local M = {}
 
 local folders = { 'nn', 'loss', 'optim', 'io', 'data', 'train', 'plot', 'sweep', 'runs', 'config' }
-local reserved = {}
-for word in ('and break do else elseif end false for function goto if in local nil not or repeat return then true until while'):gmatch('%a+') do
-  reserved[word] = true
-end
+local reserved = require('tycho.repl.lexer').keywords
 
 local head = [[
 ---@meta tycho

@@ -162,9 +162,28 @@ local function sync_folder_of(path)
   end
 end
 
--- Writes path whole or not at all: fn(out) fills a temporary file beside it with out:write(data [, size]); out.position
--- is the number of bytes so far. The file is synced, then renamed; after any error the temporary is removed.
-function M.write(path, fn)
+-- The text of a file, or nil when it cannot be read.
+function M.read(path)
+  local file = io.open(path, 'rb')
+  local text = file and file:read('*a')
+  if file then file:close() end
+  return text
+end
+
+-- Makes a folder and those that it lies in, where they are absent.
+function M.make_folders(path)
+  for partial in (path .. '/'):gmatch('()/') do
+    local folder = path:sub(1, partial - 1)
+    if folder ~= '' and not lfs.attributes(folder) then
+      local ok, why = lfs.mkdir(folder)
+      if not ok and not lfs.attributes(folder) then error(('cannot make the folder %s: %s'):format(folder, why), 0) end
+    end
+  end
+end
+
+-- Writes path whole or not at all. content: a text, or a function(out) that fills a temporary file beside it with out:write(data [, size]);
+-- out.position is the number of bytes so far. The file is synced, then renamed; after any error the temporary is removed.
+function M.write(path, content)
   local mode = lfs.attributes(path, 'mode')
   if mode and mode ~= 'file' then error(('cannot write %s: it is a %s, not a file'):format(path, mode), 0) end
   local temporary = ('%s.%d.tmp'):format(path, C.getpid())
@@ -172,7 +191,7 @@ function M.write(path, fn)
   if not file then error(('cannot write %s: %s'):format(path, why:match('[^:]*$'):sub(2)), 0) end
   local out = setmetatable({ file = file, path = path, position = 0 }, Writer)
   local ok, message = pcall(function()
-    fn(out)
+    if type(content) == 'string' then out:write(content) else content(out) end
     flush(file, path)
   end)
   file:close()

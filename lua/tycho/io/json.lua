@@ -55,7 +55,7 @@ end
 
 function M.save(path, value, options)
   local text = M.encode(value, options or { indent = true })
-  file.write(path, function(out) out:write(text .. '\n') end)
+  file.write(path, text .. '\n')
 end
 
 return M

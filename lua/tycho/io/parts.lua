@@ -106,7 +106,7 @@ local function begin(self)
   local lines = { self.title }
   local old = usable and listed(self) or {}
   for i in pairs(self.done) do lines[#lines + 1] = ('%d %s'):format(i, old[i]) end
-  file.write(self.path .. '.parts', function(out) out:write(table.concat(lines, '\n') .. '\n') end)
+  file.write(self.path .. '.parts', table.concat(lines, '\n') .. '\n')
 end
 
 -- Stores part i. With the last one the array is complete and gets its name.

@@ -108,7 +108,7 @@ function M.restart(folder, step)
   local text = handle:read('*a')
   handle:close()
   local keep = whole(text)
-  if keep < #text then file.write(path, function(out) out:write(text:sub(1, keep)) end) end
+  if keep < #text then file.write(path, text:sub(1, keep)) end
   append(path, event(os.time(), step, bytes(7, field(1, 0) .. varint(1)))) -- SessionLog.START
 end
 

@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local file = require 'tycho.io.file'
 local image = require 'tycho.io.image'
+local markup = require 'tycho.io.markup'
 local tensor = require 'tycho.tensor'
 
 local RAMP = ' .:-=+*#%@' -- for terminals without colours
@@ -168,35 +169,19 @@ end
 -- scale: pixels of the file for one of the image, a whole number, default 1.
 function Picture:png(path, scale) image.save(path, enlarged(self.pixels, scale or 1)) end
 
-local DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
-local function base64(data)
-  return ((data:gsub('..?.?', function(three)
-    local a, b, c = three:byte(1, 3)
-    local n = a * 65536 + (b or 0) * 256 + (c or 0)
-    local out = ''
-    for i = 3, 0, -1 do
-      local k = math.floor(n / 64 ^ i) % 64 + 1
-      out = out .. ((i == 0 and not c or i == 1 and not b) and '=' or DIGITS:sub(k, k))
-    end
-    return out
-  end)))
-end
-
 -- The image inside an SVG, pixels as squares. size: of a pixel, default 4.
 function Picture:svg(path, size)
   size = size or 4
   local temporary = os.tmpname() .. '.png'
   self:png(temporary)
-  local png = io.open(temporary, 'rb')
-  local data = png:read('*a')
-  png:close()
+  local data = file.read(temporary)
   os.remove(temporary)
   os.remove((temporary:gsub('%.png$', '')))
   local height, width = self.pixels:size(0) * size, self.pixels:size(1) * size
   file.write(path, function(out)
     out:write(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d">\n'):format(width, height, width, height))
     out:write(('<image width="%d" height="%d" style="image-rendering:pixelated" href="data:image/png;base64,%s"/>\n</svg>\n'):format(width,
-      height, base64(data)))
+      height, markup.base64(data)))
   end)
 end
 

@@ -1,9 +1,6 @@
 -- Draws a figure's marks as SVG text: the same figure gives the same bytes. Into a file, or without a path as its result.
 local file = require 'tycho.io.file'
-
-local entities = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }
--- Control characters may not stand in XML at all.
-local function escape(text) return (text:gsub('%c', ' '):gsub('[&<>"]', entities)) end
+local escape = require('tycho.io.markup').escape
 
 local draw = {}
 
@@ -19,7 +16,7 @@ end
 function draw.text(m)
   local turn = m.upright and (' transform="rotate(-90 %.1f %.1f)"'):format(m.x, m.y) or ''
   return ('<text x="%.1f" y="%.1f" font-size="%.3g" text-anchor="%s" fill="%s"%s>%s</text>'):format(m.x, m.y, m.size, m.anchor, m.color, turn,
-    escape(m.text))
+    escape((m.text:gsub('%c', ' '))))
 end
 
 return function(figure, path)
@@ -32,5 +29,5 @@ return function(figure, path)
   lines[#lines + 1] = '</svg>\n'
   local text = table.concat(lines, '\n')
   if not path then return text end
-  file.write(path, function(out) out:write(text) end)
+  file.write(path, text)
 end

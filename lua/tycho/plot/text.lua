@@ -1,5 +1,6 @@
 -- Draws a figure's charts as text for a terminal: lines as braille dots, or as stars where a terminal has nothing else.
 local layout = require 'tycho.plot.layout'
+local terminal = require 'tycho.repl.terminal'
 
 local floor, max, min, abs = math.floor, math.max, math.min, math.abs
 local COLORS = { '34', '31', '32', '35', '33', '36' }
@@ -40,7 +41,7 @@ function Canvas:row(row, options)
   return (table.concat(out):gsub(' +$', ''))
 end
 
-local function clip(text, room) return #text > room and text:sub(1, max(room, 0)) or text end
+local function clip(text, room) return text:sub(1, terminal.fitting(text, 1, room)) end
 
 -- The lines of one chart.
 local function chart_lines(chart, options)

@@ -1,6 +1,7 @@
 -- What was typed before, one file for each project: the nearest folder upwards with .git, or the working folder. An entry is a line of the file,
 -- with \n for the line breaks in it. A history that cannot be read or written is an empty one.
 local lfs = require 'lfs'
+local files = require 'tycho.io.file'
 
 local M = {}
 
@@ -45,12 +46,6 @@ function M.load()
   return { unpack(entries, math.max(1, #entries - LIMIT + 1)) }
 end
 
-local function make_folders(path)
-  for at in path:gmatch('()/') do
-    if at > 1 then lfs.mkdir(path:sub(1, at - 1)) end
-  end
-end
-
 -- Adds text to the list and to the file, unless it is blank or what was typed last.
 function M.add(entries, text)
   if text:match('^%s*$') or entries[#entries] == text then return end
@@ -59,7 +54,7 @@ function M.add(entries, text)
   if not path then return end
   local file = io.open(path, 'ab')
   if not file then
-    make_folders(path)
+    pcall(files.make_folders, path:match('^(.*)/'))
     file = io.open(path, 'ab')
   end
   if file then

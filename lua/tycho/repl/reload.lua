@@ -3,18 +3,14 @@
 -- new entries; numbers and texts take the file's values; functions that somebody put in the place of the module's own stay. Nothing changes when
 -- the file does not compile or raises.
 local ffi = require 'ffi'
+local file = require 'tycho.io.file'
 
 local M = {}
 
 local texts = {} -- path -> the text that was loaded
 local refused = { ['tycho.lib'] = true, ['tycho.luajit'] = true } -- what they hold would be lost
 
-local function read(path)
-  local file = io.open(path, 'rb')
-  local text = file and file:read('*a')
-  if file then file:close() end
-  return text
-end
+local read = file.read
 
 local function path_of(name) return package.searchpath(name, package.path) end
 

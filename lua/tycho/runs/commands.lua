@@ -173,19 +173,14 @@ function M.plot(list, words, options)
   local series = {}
   for _, word in ipairs(#words > 0 and words or { 'last' }) do
     local run = runs.find(list, word)
-    local x, y, finite = {}, {}, false
-    for i, row in ipairs((read.metrics(run.path))) do
-      if type(row[metric]) == 'number' then
-        x[#x + 1], y[#y + 1] = row.epoch or i, row[metric]
-        finite = finite or row[metric] - row[metric] == 0
-      end
-    end
-    if #x == 0 then
+    local one = read.series((read.metrics(run.path)), metric)
+    if not one then
       runs.check_key({ run }, metric)
       error(("%s has no values of '%s' over its epochs"):format(run.name, metric), 0)
     end
-    if not finite then error(("%s: '%s' is never a finite number"):format(run.name, metric), 0) end
-    series[#series + 1] = { name = run.name, x = x, y = y }
+    if not one.is_finite then error(("%s: '%s' is never a finite number"):format(run.name, metric), 0) end
+    one.name = run.name
+    series[#series + 1] = one
   end
   local figure, path = plot.lines { title = metric, xlabel = 'epoch', ylabel = metric, series = series }, options.file
   if not path then return print(figure) end
@@ -208,7 +203,7 @@ function M.tag(list, words, options)
     if word:find('[%c,]') then error(("'%s' is no tag: no commas, no line breaks"):format(word), 0) end
     if not is_tagged(run, word) then tags[#tags + 1] = word end
   end
-  file.write(run.path .. '/tags', function(out) out:write(table.concat(tags, '\n') .. (#tags > 0 and '\n' or '')) end)
+  file.write(run.path .. '/tags', table.concat(tags, '\n') .. (#tags > 0 and '\n' or ''))
   print(('%s: %s'):format(run.name, #tags > 0 and table.concat(tags, ' ') or 'no tags'))
 end
 

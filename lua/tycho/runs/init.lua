@@ -57,7 +57,7 @@ local function walk(folder, prefix, depth, fn)
 end
 
 local function load_index(folder)
-  local text = read.text(folder .. '/' .. INDEX)
+  local text = file.read(folder .. '/' .. INDEX)
   local ok, index = pcall(buffer.decode, text or '')
   return ok and type(index) == 'table' and index.format == FORMAT and type(index.runs) == 'table' and index.runs or {}
 end

@@ -9,13 +9,7 @@ local yaml = require 'tycho.config.yaml'
 
 local M = {}
 
-local function read(path)
-  local handle = io.open(path, 'rb')
-  local text = handle and handle:read('*a')
-  if handle then handle:close() end
-  return text
-end
-M.text = read
+local read = file.read
 
 -- The settings by dotted key, as texts; nil and a sentence when there are none.
 function M.settings(path)
@@ -61,6 +55,18 @@ function M.last(rows)
     end
   end
   return last
+end
+
+-- What to plot of a metric over the epochs: {x, y, is_finite = whether any value is}; nil for one without values.
+function M.series(rows, name)
+  local x, y, is_finite = {}, {}, false
+  for i, row in ipairs(rows) do
+    if type(row[name]) == 'number' then
+      x[#x + 1], y[#y + 1] = row.epoch or i, row[name]
+      is_finite = is_finite or row[name] - row[name] == 0
+    end
+  end
+  return #x > 0 and { x = x, y = y, is_finite = is_finite } or nil
 end
 
 -- The last lines of a text file.

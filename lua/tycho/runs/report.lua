@@ -2,6 +2,7 @@
 -- time. Images that figures.json lists ({file, caption} each, below the run's directory) are put into the page.
 local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
+local markup = require 'tycho.io.markup'
 local plot = require 'tycho.plot'
 local read = require 'tycho.runs.read'
 
@@ -20,35 +21,18 @@ figure { margin: 1em 0; } figure img, figure svg { max-width: 100%; height: auto
 pre { overflow-x: auto; background: #f6f6f6; padding: .6em; } summary { cursor: pointer; color: #0072b2; }
 ]]
 
-local entities = { ['&'] = '&amp;', ['<'] = '&lt;', ['>'] = '&gt;', ['"'] = '&quot;' }
-local function escape(text) return (tostring(text):gsub('[%z\1-\8\11\12\14-\31]', '?'):gsub('[&<>"]', entities)) end
+local base64, escape = markup.base64, markup.escape
 
 -- ---- images ----
-
-local digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
-
-local function base64(bytes)
-  local out = {}
-  for i = 1, #bytes, 3 do
-    local a, b, c = bytes:byte(i, i + 2)
-    local n = a * 65536 + (b or 0) * 256 + (c or 0)
-    for k = 3, 0, -1 do
-      local digit = math.floor(n / 64 ^ k) % 64 + 1
-      out[#out + 1] = (k == 1 and not b or k == 0 and not c) and '=' or digits:sub(digit, digit)
-    end
-  end
-  return table.concat(out)
-end
-M.base64 = base64
 
 local types = { png = 'image/png', jpg = 'image/jpeg', svg = 'image/svg+xml' }
 
 local function figures(path)
-  local text = read.text(path .. '/figures.json')
+  local text = file.read(path .. '/figures.json')
   local ok, list = pcall(json.decode, text or '[]', 'figures.json')
   local out = {}
   for _, figure in ipairs(ok and list or {}) do
-    local bytes, kind = read.text(path .. '/' .. tostring(figure.file)), types[tostring(figure.file):match('%.(%w+)$') or '']
+    local bytes, kind = file.read(path .. '/' .. tostring(figure.file)), types[tostring(figure.file):match('%.(%w+)$') or '']
     if bytes and kind then
       out[#out + 1] = ('<figure><img alt="%s" src="data:%s;base64,%s"><figcaption>%s</figcaption></figure>'):format(escape(figure.caption), kind,
         base64(bytes), escape(figure.caption))
@@ -59,7 +43,7 @@ end
 
 -- Adds an image of the run's directory to those that its page shows.
 function M.add_figure(path, name, caption)
-  local text = read.text(path .. '/figures.json')
+  local text = file.read(path .. '/figures.json')
   local ok, list = pcall(json.decode, text or '[]')
   list = ok and list or {}
   for i = #list, 1, -1 do
@@ -81,17 +65,6 @@ end
 
 -- c2 before c10.
 local function natural(name) return (name:gsub('%d+', function(n) return ('%09d'):format(tonumber(n) % 1e9) end)) end
-
-local function series_of(rows, name)
-  local x, y, finite = {}, {}, false
-  for i, row in ipairs(rows) do
-    if type(row[name]) == 'number' then
-      x[#x + 1], y[#y + 1] = row.epoch or i, row[name]
-      finite = finite or row[name] - row[name] == 0
-    end
-  end
-  return finite and { x = x, y = y } or nil
-end
 
 local counters = { epoch = true, iteration = true }
 
@@ -119,8 +92,8 @@ local function charts(rows)
   for _, chart in ipairs(order) do
     local series = {}
     for _, name in ipairs(some(groups[chart])) do
-      local one = series_of(rows, name)
-      if one then
+      local one = read.series(rows, name)
+      if one and one.is_finite then
         one.name = #groups[chart] > 1 and name:match('[^/]*$') or nil
         series[#series + 1] = one
       end
@@ -179,7 +152,7 @@ local function metrics_table(rows, with_slash)
 end
 
 local function results_table(path)
-  local text = read.text(path .. '/results.json')
+  local text = file.read(path .. '/results.json')
   local ok, results = pcall(json.decode, text or '')
   if not (ok and type(results) == 'table' and type(results.rows) == 'table') then return '' end
   local heads, seen, rows = {}, {}, {}
@@ -220,12 +193,12 @@ function M.write(path)
       #curves > OPEN and folded('more curves', '<div class="charts">' .. table.concat(curves, '', OPEN + 1) .. '</div>') or ''),
     section('Figures', figures(path)),
     section('Configuration', folded('settings', #settings > 0 and html_table(nil, settings) or ''),
-      folded('arguments', read.text(path .. '/arguments.txt') and '<pre>' .. escape(read.text(path .. '/arguments.txt')) .. '</pre>' or ''),
-      folded('versions', read.text(path .. '/versions.json') and '<pre>' .. escape(read.text(path .. '/versions.json')) .. '</pre>' or ''),
+      folded('arguments', file.read(path .. '/arguments.txt') and '<pre>' .. escape(file.read(path .. '/arguments.txt')) .. '</pre>' or ''),
+      folded('versions', file.read(path .. '/versions.json') and '<pre>' .. escape(file.read(path .. '/versions.json')) .. '</pre>' or ''),
       folded('end of train.log', '<pre>' .. escape(table.concat(read.tail(path .. '/train.log', LINES), '\n')) .. '</pre>')),
     '</body></html>\n',
   }
-  file.write(path .. '/report.html', function(out) out:write(table.concat(page)) end)
+  file.write(path .. '/report.html', table.concat(page))
   return path .. '/report.html'
 end
 

@@ -18,8 +18,6 @@ local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local node = require 'tycho.config.node'
 local plans = require 'tycho.sweep.plan'
-local read = require 'tycho.runs.read'
-local run_directory = require 'tycho.train.run'
 local tables = require 'tycho.table'
 local work = require 'tycho.sweep.work'
 
@@ -47,7 +45,7 @@ end
 
 -- Takes over what jobs.json says of jobs with the same arguments.
 local function recall(self)
-  local text = read.text(self.folder .. '/jobs.json')
+  local text = file.read(self.folder .. '/jobs.json')
   if not text then return end
   local ok, known = pcall(json.decode, text)
   if not (ok and type(known) == 'table' and type(known.jobs) == 'table') then
@@ -144,7 +142,7 @@ local function summarise(self)
   local columns = { 'job', 'status', unpack(keys) }
   if self.jobs[1].point[1] and self.jobs[1].point[#self.jobs[1].point].key == 'seed' then columns[#columns + 1] = 'seed' end
   for _, name in ipairs(names) do columns[#columns + 1] = name end
-  file.write(self.folder .. '/jobs.csv', function(out) out:write(csv.encode(columns, rows)) end)
+  file.write(self.folder .. '/jobs.csv', csv.encode(columns, rows))
 end
 
 local function show_jobs(self)
@@ -164,7 +162,7 @@ end
 -- (tycho.table, over seeds), folder, is_complete}.
 local function execute(plan)
   local self = { script = plan.script, folder = folder_of(plan), jobs = plans.jobs(plan), metrics = plan.metrics or {},
-    fail_fast = plan.fail_fast, ended = 0, text = hash(read.text(plan.script) or '') }
+    fail_fast = plan.fail_fast, ended = 0, text = hash(file.read(plan.script) or '') }
   recall(self)
   self.pending = #self.jobs - count(self.jobs, 'finished')
   -- Before the check, which sets this process's threads as the jobs' settings say.
@@ -174,7 +172,7 @@ local function execute(plan)
     show_jobs(self)
     return self
   end
-  run_directory.make_directories(self.folder)
+  file.make_folders(self.folder)
   local lock = file.lock(self.folder .. '/lock')
   if not lock then error(('%s is in use: another process runs this sweep'):format(self.folder), 0) end
   say('%s: %d jobs, %d of them finished before; %d at a time with %d threads each', self.folder, #self.jobs, #self.jobs - self.pending, self.count,

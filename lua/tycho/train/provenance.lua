@@ -1,18 +1,12 @@
 -- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
+local file = require 'tycho.io.file'
 local image = require 'tycho.io.image'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 
 local M = {}
-
-local function read(path)
-  local file = io.open(path, 'rb')
-  local text = file and file:read('*a')
-  if file then file:close() end
-  return text
-end
 
 function M.versions()
   return { tycho = require('tycho').version, luajit = jit.version, blas = ffi.string(lib.cpu.ty_blas()), jpeg = image.decoder(),
@@ -30,7 +24,7 @@ function M.scripts()
   local scripts = {}
   local function below(folder, path) return path:sub(1, #folder) == folder end
   local function add(path)
-    local text = path:match('%.lua$') and not below(root .. 'lua/tycho/', path) and read(path)
+    local text = path:match('%.lua$') and not below(root .. 'lua/tycho/', path) and file.read(path)
     if text then scripts[below(root, path) and path:sub(#root + 1) or path:match('[^/]*$')] = text end
   end
   local started = absolute(arg and arg[0] or '')
@@ -63,14 +57,14 @@ function M.is_complete(path) return lfs.attributes(path .. '/versions.json') ~= 
 
 -- Sentences: which versions and scripts are not those that path's run began with.
 function M.changes(path)
-  local out, before = {}, read(path .. '/versions.json')
+  local out, before = {}, file.read(path .. '/versions.json')
   before = before and json.decode(before, path .. '/versions.json') or {}
   for name, value in pairs(M.versions()) do
     if before[name] ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(before[name]), tostring(value)) end
   end
   for name, text in pairs(M.scripts()) do
     local saved = ('%s/scripts/%s'):format(path, name)
-    if lfs.attributes(saved) and read(saved) ~= text then out[#out + 1] = ('%s has another text now'):format(name) end
+    if lfs.attributes(saved) and file.read(saved) ~= text then out[#out + 1] = ('%s has another text now'):format(name) end
   end
   table.sort(out)
   return out

@@ -19,19 +19,6 @@ local Run = {}
 Run.__index = Run
 local M = {}
 
-local function make_directories(path)
-  local partial = path:sub(1, 1) == '/' and '/' or ''
-  for part in path:gmatch('[^/]+') do
-    partial = partial .. part
-    if not lfs.attributes(partial) then
-      local ok, why = lfs.mkdir(partial)
-      if not ok and not lfs.attributes(partial) then error(('cannot make the folder %s: %s'):format(partial, why), 0) end
-    end
-    partial = partial .. '/'
-  end
-end
-M.make_directories = make_directories
-
 function M.remove_tree(path)
   if lfs.symlinkattributes(path, 'mode') == 'directory' then
     for name in lfs.dir(path) do
@@ -83,7 +70,7 @@ end
 
 local function make_named(path)
   M.check_new(path)
-  make_directories(path)
+  file.make_folders(path)
   return path
 end
 
@@ -94,7 +81,7 @@ function M.create(out, name, info)
   if info.path then
     path = make_named((info.path:gsub('(.)/+$', '%1')))
   else
-    make_directories(out)
+    file.make_folders(out)
     path = make_new(out, name)
   end
   local self = setmetatable({ path = path, rows = {} }, Run)
@@ -229,8 +216,8 @@ end
 -- Writes NAME, a path below the directory, whole or not at all; returns its path.
 function Run:write(name, text)
   local path = self.path .. '/' .. name
-  make_directories(path:match('^(.*)/[^/]*$'))
-  file.write(path, function(out) out:write(text) end)
+  file.make_folders(path:match('^(.*)/[^/]*$'))
+  file.write(path, text)
   return path
 end
 

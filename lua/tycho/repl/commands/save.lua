@@ -9,6 +9,6 @@ return function(session, path)
   if #session.inputs == 0 then error('nothing has run yet', 0) end
   local lines = { "local tycho = require 'tycho'\nlocal plot = tycho.plot\nlocal hist, imshow, grid = plot.hist, plot.imshow, plot.grid\n" }
   for _, text in ipairs(session.inputs) do lines[#lines + 1] = text .. '\n' end
-  file.write(path, function(out) out:write(table.concat(lines)) end)
+  file.write(path, table.concat(lines))
   session:print(('%d lines in %s'):format(#session.inputs, path))
 end
