@@ -4,7 +4,7 @@
 # make ablations  deps, build, the ablations of experiments/ablations on small toy data: some minutes; ARGS="seeds=5 epochs=160" changes them
 # make test       deps, build, all specs
 # make parity GOLDENS=dir   the golden checks on a folder of reference numbers
-# make bench      times against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
+# make bench      times of the prompt, and of ops against PyTorch's, where python3 has it: ten minutes in which this machine should do nothing else
 # make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make cuda       builds build/libtycho_cuda.so with nvcc; it is used where a GPU and its driver are
 # make cuda-host  the same sources for the CPU, build/libtycho_cuda_host.so, for the tests
@@ -108,7 +108,7 @@ parity: all
 	./tycho spec/parity/run.lua "$(GOLDENS)"
 
 bench: all $(BUILD)/peak
-	@if chrt -f 10 true 2>/dev/null; then first="chrt -f 10"; fi; $$first ./tycho spec/bench/run.lua
+	@if chrt -f 10 true 2>/dev/null; then first="chrt -f 10"; fi; $$first ./tycho spec/bench/prompt.lua && $$first ./tycho spec/bench/run.lua
 
 docs: all
 	./tycho docs
