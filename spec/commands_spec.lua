@@ -131,6 +131,10 @@ layer = { weight = tycho.zeros{300, 1000} }
     local out = piped ':nan\nx = tycho.tensor{0}:log()\n:nan\ntycho.tensor{0}:log():item()\n'
     says(out, 'the first number that is not finite raises', 'break_on_nan: log made 1 infinite of 1 numbers', 'pass again\n-inf\n')
   end)
+  it('have plots, in one sentence where there is nothing to draw', function()
+    local out = piped 'plot{1,2};\nplot.lines{series = {{x = {1}, y = {1}}}};\nplot{0/0}\nhist({1,2},0)\n'
+    assert.equal("plot: 'series 1' has no point to draw (nothing but NaN)\nplot: hist: bins must be a whole number >= 1, got 0\n", out)
+  end)
   it('save what ran as a script that prints the same', function()
     local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'
     says(out, '5 lines in idea.lua', 'idea.lua exists already')

@@ -100,6 +100,7 @@ describe('./tycho runs', function()
   end)
 
   it('tag marks runs, and takes marks away', function()
+    assert_says(runs 'tag', 'runs tag: name a run, and tags for it', 'status 1')
     assert_says(runs 'tag a good paper', 'a: good paper')
     assert_says(runs 'ls --tag good --csv', 'a,finished,2,2.5,good paper\n')
     assert(not runs('ls --tag good'):find('\nb '))

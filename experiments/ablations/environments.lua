@@ -1,5 +1,6 @@
 -- Ablation: how often each environment is drawn.
 --   ./tycho experiments/ablations/environments.lua [seeds=3] [key=value ...]
+-- At this scale (128 steps) the table shows which attribute the features take up first, not what a context hides; see context_mask.lua.
 local ablation = require 'experiments.contextssl.ablation'
 
 -- Every batch speaks of both attributes or of one, each a third of the time.

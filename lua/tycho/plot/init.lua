@@ -142,6 +142,9 @@ function M.hist(x, bins)
     if is_number(v) then low, high, count = math.min(low, v), math.max(high, v), count + 1 end
   end
   if count == 0 then fail('hist: there is nothing to count (%s)', #values == 0 and 'it is empty' or 'no number is finite') end
+  if bins and not (is_number(bins) and bins >= 1 and bins == math.floor(bins)) then
+    fail('hist: bins must be a whole number >= 1, got %s', tostring(bins))
+  end
   if low == high then low, high = low - 0.5, high + 0.5 end
   bins = bins or math.max(5, math.min(60, math.ceil(math.sqrt(count))))
   local counts = {}

@@ -11,7 +11,8 @@ local KEPT = 100 -- results in Out
 local LARGE = 16 * 2^20 -- bytes of a tensor that Out does not keep alive
 
 -- Functions that every prompt has.
-local given = { plot = function(...) return require 'tycho.plot'(...) end }
+local given = { plot = setmetatable({}, { __call = function(_, ...) return require 'tycho.plot'(...) end,
+  __index = function(_, name) return require('tycho.plot')[name] end }) }
 for _, name in ipairs { 'hist', 'imshow', 'grid' } do given[name] = function(...) return require('tycho.plot')[name](...) end end
 
 local Session = {}

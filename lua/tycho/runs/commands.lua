@@ -193,7 +193,7 @@ function M.report(list, words)
 end
 
 function M.tag(list, words, options)
-  local run = runs.find(list, table.remove(words, 1) or '')
+  local run = runs.find(list, table.remove(words, 1) or error('runs tag: name a run, and tags for it', 0))
   local tags, dropped = {}, {}
   for _, word in ipairs(options.remove and words or {}) do dropped[word] = true end
   for _, tag in ipairs(run.tags) do
