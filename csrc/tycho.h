@@ -15,7 +15,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 3, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 4, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
@@ -40,6 +40,13 @@ int ty_sync(void);
  * 1 and 2 backward for the input and for the weight; the tensors' shapes count, not their data. workspace [out]: bytes that the plan needs. */
 int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
                  int64_t *workspace);
+
+/* ---- kernel.cu: kernels that are compiled at run time ---- */
+int ty_architecture(void); /* 90 for compute capability 9.0; 0 for the host build */
+/* kernel [out]: the function name in code, a cubin; for the host build the path of a shared object. It stays loaded. */
+int ty_kernel_load(void **kernel, const char *name, const char *code);
+/* grid, block: 3 sizes each; arguments: a pointer to the value of each parameter, read before this returns. */
+int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments);
 
 /* ---- cpu.c, the CPU libraries only: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
 const char *ty_level(void);                       /* what this library was compiled for */
