@@ -62,7 +62,7 @@ template <class T> T atomicMax(T *at, T value) {
   return was;
 }
 
-/* ---- memory and errors ---- */
+/* ---- memory and errors: TYCHO_HOST_MEMORY, read at each allocation, is the size of the memory in bytes, for tests of its end ---- */
 
 typedef int cudaError_t;
 typedef void *cudaStream_t;

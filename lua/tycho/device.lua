@@ -67,7 +67,7 @@ function M.library(name)
   local entry = known[name]
   if not lfs.attributes(lib.path_of(entry.library)) then error(entry.absent, 0) end
   if name == 'cuda' then load_needed() end
-  local ok, library = pcall(lib.load, entry.library)
+  local ok, library = pcall(lib.load, entry.library, name)
   if ok then return library end
   local missing = library:match '(lib[%w_]+%.so[.%d]*): cannot open shared object file'
   error(missing and ('%s needs %s, which was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(entry.library, missing)
@@ -77,7 +77,7 @@ end
 local function open(name)
   local entry, library = known[name], M.library(name)
   if library.ty_open() ~= 0 then error(ffi.string(library.ty_error()), 0) end
-  local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = 2^50 }
+  local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = lib.unlimited }
   lib.devices[name] = device
   return device
 end
