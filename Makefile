@@ -8,6 +8,8 @@
 # make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make cuda       builds build/libtycho_cuda.so with nvcc; it is used where a GPU and its driver are
 # make cuda-host  the same sources for the CPU, build/libtycho_cuda_host.so, for the tests
+# make bundle     build/tycho.tar.xz: all of it and what it needs but for glibc, to run in any folder of another machine; with the device libraries
+#                 that were built before
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
@@ -34,7 +36,8 @@ TEST_ENV = TYCHO_BUILD=$(CURDIR)/$(BUILD) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD
 endif
 ALL_CFLAGS = $(CFLAGS) -std=gnu11 -fPIC -fopenmp -fno-math-errno -fno-trapping-math -ffp-contract=fast -fvisibility=default $(WARN)
 # nodelete: OpenMP's threads outlive the Lua state that loaded the library.
-LIBS    = -L$(BLAS_DIR) -Wl,-rpath,$(BLAS_DIR) -lopenblas -lm -lpthread
+# A bundle has its own libraries in lib/.
+LIBS    = -L$(BLAS_DIR) -Wl,-rpath,'$$ORIGIN/../lib:$(BLAS_DIR)' -lopenblas -lm -lpthread
 LUAJIT_CFLAGS = -I/usr/include/luajit-2.1
 
 SOURCES = $(filter-out csrc/main.c,$(wildcard csrc/*.c))
@@ -47,7 +50,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo ablations test parity bench docs lint clean cuda cuda-host
+.PHONY: all deps demo ablations test parity bench docs bundle bundle-tree lint clean cuda cuda-host
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -68,7 +71,7 @@ HOST_OBJ = $(patsubst %,$(BUILD)/obj/cuda-host/%.o,$(notdir $(KERNELS) $(wildcar
 HOST_FLAGS = $(filter-out -std=%,$(ALL_CFLAGS)) -DTY_DEVICE=TY_CUDA_HOST -DTYCHO_HOST -U_FORTIFY_SOURCE
 cuda-host: $(BUILD)/libtycho_cuda_host.so
 $(BUILD)/libtycho_cuda_host.so: $(HOST_OBJ)
-	$(CXX) $(HOST_FLAGS) -shared -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
+	$(CXX) $(HOST_FLAGS) -shared -static-libstdc++ -static-libgcc -Wl,-Bsymbolic,-z,nodelete $^ $(LIBS) -o $@
 $(BUILD)/obj/cuda-host/%.c.o: csrc/%.c $(HEADERS) | $(BUILD)/obj/cuda-host
 	$(CC) $(HOST_FLAGS) -std=gnu11 -c $< -o $@
 $(BUILD)/obj/cuda-host/%.cpp.o: kernels/host/%.cpp $(HEADERS) | $(BUILD)/obj/cuda-host
@@ -86,7 +89,7 @@ NVCC_FLAGS = -O3 -std=c++17 -DTY_DEVICE=TY_CUDA -Xptxas -warn-spills -Werror all
 CUDA_OBJ = $(patsubst %,$(BUILD)/obj/cuda/%.o,$(notdir $(wildcard kernels/*.cu) $(SHARED)))
 cuda: all $(BUILD)/libtycho_cuda.so
 $(BUILD)/libtycho_cuda.so: $(CUDA_OBJ)
-	$(NVCC) -shared -cudart static -Xlinker -Bsymbolic,-z,nodelete $^ -L$(CUDA)/lib64 -lcublas -lcudnn -o $@
+	$(NVCC) -shared -cudart static -Xcompiler -static-libstdc++,-static-libgcc -Xlinker -Bsymbolic,-z,nodelete $^ -L$(CUDA)/lib64 -lcublas -lcudnn -o $@
 $(BUILD)/obj/cuda/%.c.o: csrc/%.c $(HEADERS) | $(BUILD)/obj/cuda
 	$(CC) $(filter-out -fopenmp,$(ALL_CFLAGS)) -DTY_DEVICE=TY_CUDA -c $< -o $@
 $(BUILD)/obj/cuda/%.cu.o: kernels/%.cu $(HEADERS) | $(BUILD)/obj/cuda
@@ -112,6 +115,33 @@ bench: all $(BUILD)/peak
 
 docs: all
 	./tycho docs
+
+# ---- the bundle ----
+LUA_DIR    = /usr/share/lua/5.1
+LUA_SO_DIR = /usr/lib/$(MULTIARCH)/lua/5.1
+LUA_PARTS  = busted busted.lua cliargs cliargs.lua dkjson.lua luassert lyaml mediator.lua pl say.lua say system term
+TREE       = $(BUILD)/bundle/tycho
+# Shared objects that come along, with all that they need; OPENED: by name at run time; STAYS: what is the system's, and what comes with a GPU's libraries.
+CARRIED    = $(FLOAT_LIBS) $(BUILD)/libtycho64.so $(wildcard $(BUILD)/libtycho_cuda*.so)
+OPENED     = libturbojpeg.so.0 libz.so.1
+STAYS      = ld-linux|/lib(c|m|dl|pthread|rt)\.so|libstdc|libcu|libnv
+bundle: bundle-tree
+	tar -C $(BUILD)/bundle -cf - tycho | xz -9 -T0 > $(BUILD)/tycho.tar.xz
+	@ls -l $(BUILD)/tycho.tar.xz | awk '{printf "%s: %.1f MB\n", $$NF, $$5 / 1e6; exit $$5 > 30e6}'
+bundle-tree: all
+	rm -rf $(BUILD)/bundle
+	mkdir -p $(TREE)/build $(TREE)/lib/lua
+	$(CC) -O2 -std=gnu11 $(WARN) -DTYCHO_BUNDLE $(LUAJIT_CFLAGS) csrc/main.c -Wl,-E,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -lluajit-5.1 -o $(TREE)/tycho
+	cp -r csrc experiments kernels lua spec LICENSE README.md Makefile $(TREE)/
+	echo "require 'busted.runner'({ standalone = false }) -- ./tycho specs.lua spec/tiny_spec.lua" > $(TREE)/specs.lua
+	cp $(CARRIED) $(TREE)/build/
+	for part in $(LUA_PARTS); do [ ! -e $(LUA_DIR)/$$part ] || cp -rL $(LUA_DIR)/$$part $(TREE)/lib/lua/; done
+	cp -r $$(dirname $$(find /usr/share/luajit* -name vmdef.lua)) $(TREE)/lib/lua/
+	cd $(LUA_SO_DIR) && cp -rL lfs.so yaml.so system term $(CURDIR)/$(TREE)/lib/lua/
+	for file in $(TREE)/tycho $(TREE)/build/*.so $$(find $(TREE)/lib -name '*.so'); do ldd $$file; done | awk '$$2 == "=>" && $$3 ~ "^/" {print $$3}' | sort -u | \
+	  grep -Ev '$(STAYS)' | xargs -I{} cp -L {} $(TREE)/lib/
+	cd /usr/lib/$(MULTIARCH) && cp -L $(OPENED) $(CURDIR)/$(TREE)/lib/
+	find $(TREE) -name '*.so*' -exec strip --strip-unneeded {} +
 
 lint: deps
 	luacheck -q lua experiments spec

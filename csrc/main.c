@@ -1,4 +1,5 @@
-/* The launcher ./tycho: LuaJIT with Tycho's folders in front of its package.path. lua/tycho/launch.lua reads the command line.
+/* The launcher ./tycho: LuaJIT with Tycho's folders in front of its package.path. lua/tycho/launch.lua reads the command line. Compiled with
+ * TYCHO_BUNDLE, all Lua modules come from the folder lib/lua beside it, none from the system.
  * Installs no signal handler: Ctrl-C ends a script even inside a compiled loop, where luajit's own handler would never run. */
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +21,13 @@ static int find_root(char *root, size_t size) {
 
 static void set_paths(lua_State *L, const char *root) {
   lua_getglobal(L, "package");
+#ifdef TYCHO_BUNDLE
+  lua_pushfstring(L, "%s/lib/lua/?.so", root);
+  lua_setfield(L, -2, "cpath");
+  lua_pushfstring(L, "./?.lua;%s/lib/lua/?.lua;%s/lib/lua/?/init.lua", root, root);
+#else
   lua_getfield(L, -1, "path");
+#endif
   lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;%s", root, root, root, lua_tostring(L, -1));
   lua_setfield(L, -3, "path");
   lua_getfield(L, -2, "loaded");

@@ -41,6 +41,13 @@ int ty_sync(void);
 int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
                  int64_t *workspace);
 
+/* ---- kernel.cu: kernels that are compiled at run time ---- */
+int ty_architecture(void); /* 90 for compute capability 9.0; 0 for the host build */
+/* kernel [out]: the function name in code, a cubin; for the host build the path of a shared object. It stays loaded. */
+int ty_kernel_load(void **kernel, const char *name, const char *code);
+/* grid, block: 3 sizes each; arguments: a pointer to the value of each parameter, read before this returns. */
+int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments);
+
 /* ---- cpu.c, the CPU libraries only: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
 const char *ty_level(void);                       /* what this library was compiled for */
 const char *ty_level_lacks(const char *level);    /* NULL where this machine runs the level, else what it lacks, such as "avx512f" */

@@ -42,6 +42,7 @@ static int find_device(void) {
   if (driver / 1000 < runtime / 1000)
     return ty_fail("the NVIDIA driver is for CUDA %d.%d and too old for this library (CUDA %d.%d): update the driver", driver / 1000,
                    driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+  TY_TRY(dnn_accept_version());
   cudaError_t error = cudaGetDeviceCount(&count);
   const char *visible = getenv("CUDA_VISIBLE_DEVICES");
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
@@ -93,8 +94,10 @@ void *ty_alloc(int64_t bytes) {
     spare = n;
     cached_bytes -= size;
   } else if (cudaMalloc(&block, (size_t)size) != cudaSuccess) {
+    ty_cache_clear(); /* what other sizes have left may do */
+    if (cudaMalloc(&block, (size_t)size) != cudaSuccess) block = NULL;
     cudaGetLastError(); /* forgets it: the caller tells */
-    return NULL;
+    if (!block) return NULL;
   }
   live_bytes += size;
   if (live_bytes > peak_bytes) peak_bytes = live_bytes;

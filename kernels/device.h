@@ -16,8 +16,7 @@ extern "C" {
 #include "../csrc/accept.h"
 }
 
-enum { WARP = 32, THREADS = 256 };
-#define ALL_LANES 0xffffffffu
+#include "block.h"
 
 /* ---- launching: everything runs in order on one stream ---- */
 
@@ -41,7 +40,6 @@ static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; 
 template <class... P, class... A> int launch_each(const char *op, void (*kernel)(P...), int64_t n, A... arguments) {
   return launch(op, kernel, dim3((unsigned)divide_up(n, THREADS)), dim3(THREADS), arguments...);
 }
-static __device__ inline int64_t thread_index(void) { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
 
 /* Device memory that goes back to the cache when the function returns: later work on the stream may reuse it at once. */
 template <class T> struct scratch {
@@ -69,22 +67,5 @@ static __device__ inline bool in_range(fault *f, int kind, int64_t value, int64_
   }
   return false;
 }
-
-/* ---- within a block: blockDim.x whole warps, y and z 1; every thread gets the result ---- */
-
-struct add_up { template <class T> static __device__ T of(T a, T b) { return a + b; } };
-struct largest_of { template <class T> static __device__ T of(T a, T b) { return a < b || b != b ? b : a; } };
-
-template <class F, class T> static __device__ inline T block_reduce(T v) {
-  __shared__ T part[WARP];
-  for (int step = WARP / 2; step > 0; step /= 2) v = F::of(v, __shfl_xor_sync(ALL_LANES, v, step));
-  __syncthreads(); /* the readers of an earlier call */
-  if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = v;
-  __syncthreads();
-  T total = part[0];
-  for (unsigned w = 1; w < blockDim.x / WARP; w++) total = F::of(total, part[w]);
-  return total;
-}
-template <class T> static __device__ inline T block_sum(T v) { return block_reduce<add_up>(v); }
 
 #endif

@@ -15,10 +15,10 @@ static int check(const char *op, cudnnStatus_t status) {
   return status == CUDNN_STATUS_SUCCESS ? 0 : ty_fail("%s: cuDNN failed: %s", op, cudnnGetErrorString(status));
 }
 
+int dnn_accept_version(void) {
+  return cudnnGetVersion() >= OLDEST ? 0 : ty_fail("%s is too old: install cuDNN 9.8 or later, or write its folder into TYCHO_CUDA_PATH", dnn_text());
+}
 int dnn_open(void) {
-  if (cudnnGetVersion() < OLDEST)
-    return ty_fail("cuDNN is version %d.%d.%d; 9.8 or later is needed", (int)cudnnGetVersion() / 10000,
-                   (int)cudnnGetVersion() / 100 % 100, (int)cudnnGetVersion() % 100);
   TY_TRY(check("open", cudnnCreate(&handle)));
   return check("open", cudnnSetStream(handle, device_stream()));
 }

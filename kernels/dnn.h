@@ -4,6 +4,7 @@
 #define TYCHO_KERNELS_DNN_H
 #include "device.h"
 
+int dnn_accept_version(void); /* needs no device */
 int dnn_open(void);
 const char *dnn_text(void); /* name and version */
 

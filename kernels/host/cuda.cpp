@@ -1,6 +1,7 @@
 /* Runs kernels on the CPU: blocks one after another, the threads of a block as coroutines that change at barriers and shuffles. Every second
  * block runs its threads in the reverse order, so that a missing barrier shows. */
 #include "cuda.h"
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,12 +126,16 @@ uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
 /* ---- memory and errors ---- */
 
 /* Fresh memory is poisoned with NaN patterns: a kernel that reads what nobody wrote shows. */
+static size_t held;
 cudaError_t cudaMalloc(void **block, size_t bytes) {
-  if (posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  const char *size = getenv("TYCHO_HOST_MEMORY");
+  if ((size && held + bytes > strtoull(size, NULL, 10)) || posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  held += malloc_usable_size(*block);
   memset(*block, 0xff, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaFree(void *block) {
+  held -= malloc_usable_size(block);
   free(block);
   return cudaSuccess;
 }

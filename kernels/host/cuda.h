@@ -41,6 +41,16 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
   host_sync_warp();
   return value;
 }
+template <class T> T __shfl_down_sync(unsigned lanes, T value, unsigned step) {
+  unsigned lane = (threadIdx.x + blockDim.x * threadIdx.y) % 32;
+  return __shfl_xor_sync(lanes, value, (int)(lane ^ (lane + step < 32 ? lane + step : lane)));
+}
+static inline void __syncwarp(unsigned = 0xffffffffu) { host_sync_warp(); }
+template <class T> T atomicAdd(T *at, T value) {
+  T was = *at;
+  *at = was + value;
+  return was;
+}
 template <class T> T atomicCAS(T *at, T expected, T value) {
   T was = *at;
   if (was == expected) *at = value;
@@ -52,7 +62,7 @@ template <class T> T atomicMax(T *at, T value) {
   return was;
 }
 
-/* ---- memory and errors ---- */
+/* ---- memory and errors: TYCHO_HOST_MEMORY, read at each allocation, is the size of the memory in bytes, for tests of its end ---- */
 
 typedef int cudaError_t;
 typedef void *cudaStream_t;

@@ -26,7 +26,7 @@ local function folders()
   local base = environment and environment .. '/lib'
   if base and lfs.attributes(base, 'mode') == 'directory' then
     for python in lfs.dir(base) do
-      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn' } or {}) do
+      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } or {}) do
         list[#list + 1] = ('%s/%s/site-packages/nvidia/%s/lib'):format(base, python, part)
       end
     end
@@ -34,16 +34,28 @@ local function folders()
   return list
 end
 
--- The plugin is not told where they are; the system's loader takes for it what is loaded already. What is in none of the folders is left to
+-- One of NVIDIA's libraries, for all that is loaded later to see, and its folder; nil where there is none. What is in none of the folders is left to
 -- the system's own search.
-local function load_needed()
-  local places = folders()
-  for _, name in ipairs(needed) do
-    for _, folder in ipairs(places) do
-      local path = folder .. '/' .. name
-      if lfs.attributes(path) and pcall(ffi.load, path, true) then break end
+local loaded = {} -- kept from the collector, which would unload them
+function M.nvidia(name)
+  for _, folder in ipairs(folders()) do
+    local path = folder .. '/' .. name
+    if lfs.attributes(path) then
+      local ok, library = pcall(ffi.load, path, true)
+      if ok then
+        loaded[name] = library
+        return library, folder
+      end
     end
   end
+  local ok, library = pcall(ffi.load, name, true)
+  loaded[name] = ok and library
+  return loaded[name] or nil
+end
+
+-- The plugin is not told where they are; the system's loader takes for it what is loaded already.
+local function load_needed()
+  for _, name in ipairs(needed) do M.nvidia(name) end
 end
 
 -- ---- opening ----
@@ -55,7 +67,7 @@ function M.library(name)
   local entry = known[name]
   if not lfs.attributes(lib.path_of(entry.library)) then error(entry.absent, 0) end
   if name == 'cuda' then load_needed() end
-  local ok, library = pcall(lib.load_beside, entry.library)
+  local ok, library = pcall(lib.load_beside, entry.library, name)
   if ok then return library end
   local missing = library:match '(lib[%w_]+%.so[.%d]*): cannot open shared object file'
   error(missing and ('%s needs %s, which was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(entry.library, missing)
@@ -65,7 +77,7 @@ end
 local function open(name)
   local entry, library = known[name], M.library(name)
   if library.ty_open() ~= 0 then error(ffi.string(library.ty_error()), 0) end
-  local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = 2^50 }
+  local device = { name = name, code = entry.code, float = library, double = library, live = 0, swept = 0, limit = lib.unlimited }
   lib.devices[name], lib.device_of_code[entry.code] = device, device
   return device
 end

@@ -1,6 +1,6 @@
 -- gradcheck(fn, inputs, options): compares backward with central differences in double precision.
 -- fn(unpack(inputs)) -> tensor; inputs: f64 tensors (others are passed through as they are). Raises naming the input and the element
--- where they differ most; returns the largest relative error. options: {step = 1e-6, tolerance = 1e-6}.
+-- where they differ most; returns the largest relative error. options: {step = 1e-6, tolerance = 1e-6, device = 'cpu': where fn computes}.
 -- gradcheck(record): the same for an op's record (tycho.op) on what its sample draws.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
@@ -8,8 +8,19 @@ local autograd = require 'tycho.autograd'
 local generator = require 'tycho.generator'
 local op = require 'tycho.op'
 
-local function value(fn, inputs, weights)
-  return autograd.no_grad(function() return (fn(unpack(inputs, 1, table.maxn(inputs))) * weights):sum():item() end)
+-- The inputs on a device; those of the list checked are leaves.
+local function placed(inputs, checked, device)
+  local list = {}
+  for i = 1, table.maxn(inputs) do list[i] = tensor.is_tensor(inputs[i]) and inputs[i]:to(device) or inputs[i] end
+  for _, i in ipairs(checked) do list[i] = (list[i] == inputs[i] and list[i]:clone() or list[i]):requires_grad_() end
+  return list
+end
+
+local function value(fn, inputs, weights, device)
+  return autograd.no_grad(function()
+    local list = placed(inputs, {}, device)
+    return (fn(unpack(list, 1, table.maxn(list))):cpu() * weights):sum():item()
+  end)
 end
 
 return function(fn, inputs, options)
@@ -23,19 +34,20 @@ return function(fn, inputs, options)
   for i = 1, table.maxn(inputs) do
     local x = inputs[i]
     if tensor.is_tensor(x) and x.dtype == 'f64' then
-      inputs[i] = x:clone():requires_grad_()
       checked[#checked + 1] = i
     elseif type(x) == 'table' and tensor.is_tensor(x[1]) then
       lib.raise('gradcheck: pass a list of tensors through a function of its entries')
     end
   end
-  local y = fn(unpack(inputs, 1, table.maxn(inputs)))
+  local device = options.device or 'cpu'
+  local leaves = placed(inputs, checked, device)
+  local y = fn(unpack(leaves, 1, table.maxn(leaves)))
   local weights = generator(7, 1):normal_tensor(y.shape, 'f64')
-  for _, i in ipairs(checked) do inputs[i].grad = nil end
-  ;(y * weights):sum():backward()
+  y:backward(weights:to(device))
   local worst = 0
   for _, i in ipairs(checked) do
-    local x, g = inputs[i], inputs[i].grad
+    local x, g = inputs[i], leaves[i].grad
+    g = g and g:cpu()
     local scale = 1e-3
     local numeric = {}
     local flat = x.c.data and tensor.dense(x):reshape { -1 }
@@ -48,9 +60,9 @@ return function(fn, inputs, options)
       local p = trial:ptr()
       local at = p[j]
       p[j] = at + step
-      local above = value(fn, probe, weights)
+      local above = value(fn, probe, weights, device)
       p[j] = at - step
-      local below = value(fn, probe, weights)
+      local below = value(fn, probe, weights, device)
       p[j] = at
       numeric[j] = (above - below) / (2 * step)
       scale = math.max(scale, math.abs(numeric[j]), math.abs(exact:ptr()[j]))

@@ -64,19 +64,20 @@ local version = 4
 local function path_of(name) return ('%s/%s.so'):format(build, name) end
 M.path_of = path_of
 
--- The library build/NAME.so. Raises when it cannot be loaded or is of another version.
-function M.load(name)
+-- The library build/NAME.so, which `make target` builds. Raises when it cannot be loaded or is of another version.
+function M.load(name, target)
   local ok, lib = pcall(ffi.load, path_of(name))
-  if not ok then error(('cannot load %s: %s; run make in %s'):format(path_of(name), tostring(lib), M.root), 0) end
+  if not ok then error(('cannot load %s: %s; run make %s in %s'):format(path_of(name), tostring(lib), target or 'all', M.root), 0) end
   if lib.ty_version() ~= version then
-    error(('%s has version %d, the Lua side expects %d: run make clean all'):format(path_of(name), lib.ty_version(), version), 0)
+    error(('%s has version %d, the Lua side expects %d: run make %s in %s'):format(path_of(name), lib.ty_version(), version, target or 'clean all',
+      M.root), 0)
   end
   return lib
 end
 
 -- The same for a library beside the float one: its ops end early at the interrupts that that one catches.
-function M.load_beside(name)
-  local lib = M.load(name)
+function M.load_beside(name, target)
+  local lib = M.load(name, target)
   lib.ty_unwanted = M.cpu.ty_unwanted
   return lib
 end
@@ -120,7 +121,8 @@ local function check_threads(lib)
 end
 
 -- A device: its name, its code in tycho.h, its libraries, the bytes that its tensors hold and may hold. The other devices are device.lua's.
-local cpu = setmetatable({ name = 'cpu', code = 0, live = 0, swept = 0, limit = 2^50 }, {
+M.unlimited = 2^50
+local cpu = setmetatable({ name = 'cpu', code = 0, live = 0, swept = 0, limit = M.unlimited }, {
   __index = function(t, key)
     local lib
     if key == 'float' then lib = check_threads(choose_level()) elseif key == 'double' then lib = M.load_beside 'libtycho64' else return nil end
@@ -266,8 +268,9 @@ local function reclaim(bytes, lib, device)
     block = lib.ty_alloc(bytes)
     if block ~= nil then return block end
   end
-  M.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached, limit %.1f MB; use a smaller batch or tycho.scope')
-    :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, device.limit / 1e6))
+  local limit = device.limit < M.unlimited and (', limit %.1f MB'):format(device.limit / 1e6) or ''
+  M.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or tycho.scope')
+    :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, limit))
 end
 
 local function take_slot(block, bytes, owner, device)

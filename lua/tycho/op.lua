@@ -227,13 +227,30 @@ end
 
 -- ---- finding by name ----
 
+local added = {} -- records by name
+
 local function loadable(module_name)
   if package.loaded[module_name] or package.preload[module_name] then return true end
   return package.searchpath(module_name, package.path) ~= nil
 end
 
+-- Makes a record with a name an op like those of ops/: x:NAME(...), tycho.NAME(...). Returns its function. A second one replaces the first.
+function M.add(record)
+  local name = type(record) == 'table' and record.name
+  if type(name) ~= 'string' or not name:match '^%a[%w_]*$' then lib.raise('op.add: expected a record with a name') end
+  local tycho = require 'tycho'
+  if not added[name] and (tensor.zeros({})[name] ~= nil or tycho[name] ~= nil) then
+    lib.raise(("op.add: tensors or tycho have a '%s' already; choose another name"):format(name))
+  end
+  local fn = M.new(record)
+  added[name] = record
+  tensor.Tensor[name], tycho[name] = fn, fn
+  return fn
+end
+
 -- The record of a structured or composite op, or nil.
 function M.record(name)
+  if added[name] then return added[name] end
   if type(name) ~= 'string' or not name:match('^[%a][%w_]*$') or not loadable('tycho.ops.' .. name) then return nil end
   return require('tycho.ops.' .. name)
 end
@@ -259,6 +276,7 @@ end
 function M.names()
   local names = {}
   for name in pairs(rows) do names[#names + 1] = name end
+  for name in pairs(added) do names[#names + 1] = name end
   for file in require('lfs').dir(lib.root .. '/lua/tycho/ops') do
     local name = file:match('^([%w_]+)%.lua$')
     if name then names[#names + 1] = name end

@@ -81,6 +81,7 @@ return function()
     local problem = device.problem 'cuda'
     return problem and 'not used: ' .. problem or device.describe 'cuda'
   end)
+  row('kernels', function() return require('tycho.kernel.compile').describe() end)
   row('yaml', module_version('lyaml', '_VERSION'))
   row('files', module_version('lfs', '_VERSION'))
   row('json', module_version('dkjson', 'version'))
