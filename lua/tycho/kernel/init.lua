@@ -90,8 +90,8 @@ local function common_device(name, parameters, values)
   local device
   for _, p in ipairs(parameters) do
     local t = values[p.name]
-    device = device or t.storage.device
-    if t.storage.device ~= device then
+    device = device or lib.device_of_code[t.c.device]
+    if lib.device_of_code[t.c.device] ~= device then
       lib.raise(('kernel %s: %s is on %s, the others are on %s; move one with :to(device)'):format(name, p.name, t.device, device.name))
     end
   end
@@ -158,8 +158,8 @@ local function rule_of(body, forward, record, saves)
     for i, p in ipairs(s.outputs) do shapes[i] = ctx.shapes[p.name] end
     local real = check_dtypes(body.name, s.inputs, values)
     values[dy_name] = (ctx.as_images and tensor.image or tensor.dense)(dy)
-    allocate(body, zeroed, values, shapes, real, dy.storage.device, ctx.as_images)
-    body:run(dy.storage.device, real, values)
+    allocate(body, zeroed, values, shapes, real, lib.device_of_code[dy.c.device], ctx.as_images)
+    body:run(lib.device_of_code[dy.c.device], real, values)
     local gradients = {}
     for i, p in ipairs(forward.signature.inputs) do gradients[i] = ctx.needs[i] and values['d' .. p.name] or false end
     return unpack(gradients, 1, #forward.signature.inputs)
