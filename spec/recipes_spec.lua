@@ -102,6 +102,13 @@ describe('recipe', function()
     ]]))
   end)
 
+  it('for a kernel computes and passes its gradient check', function()
+    run(block 'The short form writes the loops itself:' .. [[
+      assert(softsign(tycho.tensor { -3, 1 }, 1)[0]:item() == -0.75)
+      assert(tycho.gradcheck(function(x) return softsign(x, 0.5) end, { tycho.generator(1):normal_tensor({ 3, 4 }, 'f64') }) < 1e-6)
+    ]])
+  end)
+
   it('for an op in Lua passes its gradient check', function()
     run(block '**An op written in Lua**' .. [[
       assert(softsign(tycho.tensor { -3, 1 })[0]:item() == -0.75)
