@@ -227,21 +227,37 @@ static int check_packed(const char *op, const ty_tensor *w) {
   return 0;
 }
 
-int ty_accept_adam(const ty_tensor *w, const ty_tensor *m, const ty_tensor *v, const ty_tensor *g, int64_t step) {
-  TY_TRY(check_packed("adam", w));
-  TY_TRY(check_layout("adam", w, m, "m"));
-  TY_TRY(check_layout("adam", w, v, "v"));
-  TY_TRY(check_layout("adam", w, g, "g"));
-  if (step < 1) return ty_fail("adam: step counts from 1, got %lld", (long long)step);
+/* slots: how many of m and v the optimiser keeps. */
+static int check_parameters(const char *op, const ty_parameter *list, int64_t count, int slots) {
+  for (int64_t i = 0; i < count; i++) {
+    const ty_parameter *p = &list[i];
+    TY_TRY(check_packed(op, p->w));
+    TY_TRY(check_layout(op, p->w, p->g, "g"));
+    if (slots > 0) TY_TRY(check_layout(op, p->w, p->m, "m"));
+    if (slots > 1) TY_TRY(check_layout(op, p->w, p->v, "v"));
+  }
   return 0;
 }
 
-int ty_accept_sgd(const ty_tensor *w, const ty_tensor *velocity, const ty_tensor *g, double momentum) {
-  TY_TRY(check_packed("sgd", w));
-  TY_TRY(check_layout("sgd", w, g, "g"));
-  if (momentum != 0) {
-    if (!velocity) return ty_fail("sgd: momentum %g needs a velocity", momentum);
-    TY_TRY(check_layout("sgd", w, velocity, "velocity"));
-  }
-  return 0;
+int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,
+                   const ty_tensor *overflow) {
+  TY_TRY(check_parameters(op, list, count, slots));
+  TY_TRY(ty_check_dense(op, "steps", steps, TY_I64, 1));
+  for (int64_t i = 0; i < count; i++)
+    if (list[i].number < 0 || list[i].number >= steps->shape[0])
+      return ty_fail("%s: parameter %lld has no entry in steps %s", op, (long long)list[i].number, ty_shape_text(steps));
+  if (scale) TY_TRY(check_scalar(op, "scale", scale));
+  return overflow ? check_scalar(op, "overflow", overflow) : 0;
+}
+
+int ty_accept_overflow(const ty_tensor *overflow, const ty_parameter *list, int64_t count) {
+  TY_TRY(check_scalar("find_overflow", "overflow", overflow));
+  return check_parameters("find_overflow", list, count, 0);
+}
+
+int ty_accept_update_scale(const ty_tensor *scale, const ty_tensor *counts, const ty_tensor *overflow) {
+  TY_TRY(check_scalar("update_scale", "scale", scale));
+  TY_TRY(check_scalar("update_scale", "overflow", overflow));
+  TY_TRY(ty_check_dense("update_scale", "counts", counts, TY_I64, 1));
+  return ty_check_size("update_scale", "counts", counts, 0, 3);
 }

@@ -157,12 +157,23 @@ int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tens
 int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
 int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
 
-/* ---- optim.c: in place, dense or all of the same dense layout ---- */
-/* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). step counts from 1. */
-int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double lr, double beta1, double beta2, double eps,
-            double weight_decay, int decoupled, int64_t step);
-/* velocity [opt] when momentum is 0; first != 0 initialises it with the gradient (as PyTorch does). */
-int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, double momentum, double weight_decay, int first);
+/* ---- optim.c: in place, one pass over all parameters of an optimiser ---- */
+/* A parameter, what is kept for it and its gradient, of one layout without gaps. v is Adam's alone; m [opt] is SGD's velocity, NULL without
+ * momentum. number: its entry in steps. */
+typedef struct ty_parameter { ty_tensor *w, *m, *v; const ty_tensor *g; int64_t number; } ty_parameter;
+/* Both: steps [acc] int64, dense: how many each parameter has taken, one more for each in the list. scale [opt]: the gradients are those of
+ * scale times the loss; overflow [opt]: where it is not 0, nothing changes. Both are scalars that the device reads. */
+/* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). */
+int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+            double beta1, double beta2, double eps, double weight_decay, int decoupled);
+/* With momentum the velocity begins at 0, so that its first value is the gradient (as in PyTorch). */
+int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+           double momentum, double weight_decay);
+/* overflow (scalar) = 1 where a gradient in the list holds a NaN or an infinity, else 0. */
+int ty_find_overflow(ty_tensor *overflow, const ty_parameter *list, int64_t count);
+/* Dynamic loss scaling (Micikevicius et al. 2018) by PyTorch's rules: scale *= backoff where overflow is not 0; scale *= growth, unless that is
+ * infinite, after every interval steps without one. counts [acc] int64 (3): steps since the scale last changed, overflows in a row, overflows. */
+int ty_update_scale(ty_tensor *scale, ty_tensor *counts, const ty_tensor *overflow, double growth, double backoff, int64_t interval);
 
 /* ---- decode.c, resize.c, image.c, encode.c: JPEG and PNG files; the float library only ---- */
 enum { TY_JPEG_AUTO, TY_JPEG_TURBO, TY_JPEG_STB };

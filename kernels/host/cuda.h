@@ -11,6 +11,7 @@
 #define __host__
 #define __shared__ static /* blocks run one after another */
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct dim3 {
   unsigned x, y, z;
