@@ -18,14 +18,14 @@ static int check_broadcast(const char *op, const ty_tensor *y, const ty_tensor *
 }
 
 int ty_accept_map(const char *op, const ty_tensor *y, const ty_tensor *const *inputs, int count) {
-  TY_TRY(ty_check_real(op, "the output", y));
-  for (int i = 0; i < count; i++) TY_TRY(ty_check_real(op, "an input", inputs[i]));
+  TY_TRY(ty_check_float(op, "the output", y));
+  for (int i = 0; i < count; i++) TY_TRY(ty_check_float(op, "an input", inputs[i]));
   return check_broadcast(op, y, inputs, count);
 }
 
 /* ---- copies ---- */
 
-static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_U8; }
+static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_BF16; }
 
 int ty_accept_copy(const ty_tensor *y, const ty_tensor *x) {
   if (!known(y->dtype) || !known(x->dtype)) return ty_fail("copy: unknown dtype, %d from %d", y->dtype, x->dtype);
@@ -60,7 +60,7 @@ static void merge(ty_dims *g) {
 }
 
 int ty_accept_sum(ty_dims *kept, ty_dims *reduced, const ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(ty_check_real("sum", "x", x));
+  TY_TRY(ty_check_float("sum", "x", x));
   TY_TRY(ty_check_real("sum", "y", y));
   if (y->ndim != x->ndim) return ty_fail("sum: y %s must have as many dims as x %s", ty_shape_text(y), ty_shape_text(x));
   kept->n = reduced->n = 0;
@@ -153,9 +153,9 @@ static int overlaps(const ty_tensor *y) {
 }
 
 int ty_accept_matmul(const ty_tensor *y, const ty_tensor *a, const ty_tensor *b) {
-  TY_TRY(ty_check_real("matmul", "a", a));
-  TY_TRY(ty_check_real("matmul", "b", b));
-  TY_TRY(ty_check_real("matmul", "y", y));
+  TY_TRY(ty_check_float("matmul", "a", a));
+  TY_TRY(ty_check_type("matmul", "b", b, a->dtype));
+  TY_TRY(y->dtype == TY_REAL ? ty_check_device("matmul", "y", y) : ty_check_type("matmul", "y", y, a->dtype));
   int n = y->ndim;
   int fits = n >= 2 && a->ndim == n && b->ndim == n;
   for (int i = 0; fits && i < n - 2; i++) fits = a->shape[i] == y->shape[i] && b->shape[i] == y->shape[i];
@@ -171,12 +171,14 @@ int ty_accept_matmul(const ty_tensor *y, const ty_tensor *a, const ty_tensor *b)
 }
 
 int ty_accept_linear(const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b) {
-  TY_TRY(ty_check_dense("linear", "y", y, TY_REAL, 2));
+  TY_TRY(ty_check_float("linear", "x", x));
+  TY_TRY(ty_check_dense("linear", "y", y, x->dtype, 2));
   if (x->ndim != 2 || w->ndim != 2 || w->shape[1] != x->shape[1] || y->shape[0] != x->shape[0] || y->shape[1] != w->shape[0])
     return ty_fail("linear: expected x (M, K), w (N, K) -> y (M, N), got %s, %s -> %s", ty_shape_text(x), ty_shape_text(w),
                    ty_shape_text(y));
   if (!b) return 0;
-  TY_TRY(ty_check_dense("linear", "b", b, TY_REAL, 1));
+  TY_TRY(ty_check_float("linear", "b", b));
+  TY_TRY(ty_check_dense("linear", "b", b, b->dtype, 1));
   return ty_check_size("linear", "b", b, 0, w->shape[0]);
 }
 

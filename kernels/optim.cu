@@ -50,14 +50,14 @@ static const real *data_of(const ty_tensor *t) { return t ? (const real *)t->dat
 struct adam { double lr, beta1, beta2; real b1, b2, rest1, rest2, eps, l2, shrink; };
 struct rate { real size, root; }; /* of the step, with the corrections for moments that began at 0 */
 
-__global__ void k_adam_rates(rate *rates, int64_t *steps, const real *overflow, __grid_constant__ const table t, adam a) {
+__global__ void k_adam_rates(rate *rates, int64_t *steps, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
   int64_t i = thread_index();
   if (i >= t.count || (overflow && *overflow != 0)) return;
   double step = (double)++steps[t.of[i].number];
   rates[i] = {(real)(a.lr / (1 - pow(a.beta1, step))), (real)(1 / sqrt(1 - pow(a.beta2, step)))};
 }
 
-__global__ void k_adam(const rate *rates, const real *scale, const real *overflow, __grid_constant__ const table t, adam a) {
+__global__ void k_adam(const rate *rates, const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
   if (overflow && *overflow != 0) return;
   int at = parameter_of(t);
   const parameter &p = t.of[at];
@@ -91,12 +91,12 @@ int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_
 
 /* ---- SGD ---- */
 
-__global__ void k_count(int64_t *steps, const real *overflow, __grid_constant__ const table t) {
+__global__ void k_count(int64_t *steps, const real *overflow, LARGE_ARGUMENT(table) t) {
   int64_t i = thread_index();
   if (i < t.count && !(overflow && *overflow != 0)) steps[t.of[i].number]++;
 }
 
-__global__ void k_sgd(const real *scale, const real *overflow, __grid_constant__ const table t, real lr, real momentum, real decay) {
+__global__ void k_sgd(const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, real lr, real momentum, real decay) {
   if (overflow && *overflow != 0) return;
   const parameter &p = t.of[parameter_of(t)];
   real unscale = scale ? 1 / *scale : 1;
@@ -120,7 +120,7 @@ int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_t
 
 /* ---- dynamic loss scaling ---- */
 
-__global__ void k_find_overflow(real *overflow, __grid_constant__ const table t) {
+__global__ void k_find_overflow(real *overflow, LARGE_ARGUMENT(table) t) {
   const parameter &p = t.of[parameter_of(t)];
   bool found = false;
   each_element(p, [&](int64_t i) { found = found || !(p.g[i] - p.g[i] == 0); });

@@ -5,13 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include "../../csrc/half.h"
 
 #define __global__
 #define __device__
 #define __host__
 #define __shared__ static /* blocks run one after another */
 #define __launch_bounds__(...)
-#define __grid_constant__
 
 struct dim3 {
   unsigned x, y, z;
@@ -19,6 +19,18 @@ struct dim3 {
 };
 struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct __half {
+  uint16_t bits;
+  __half() = default;
+  __half(float v) : bits(ty_to_half(v)) {}
+  operator float() const { return ty_from_half(bits); }
+};
+struct __nv_bfloat16 {
+  uint16_t bits;
+  __nv_bfloat16() = default;
+  __nv_bfloat16(float v) : bits(ty_to_brain(v)) {}
+  operator float() const { return ty_from_brain(bits); }
+};
 static inline float2 make_float2(float first, float second) { return {first, second}; }
 
 extern dim3 gridDim, blockDim, blockIdx, threadIdx;
