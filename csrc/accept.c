@@ -18,14 +18,14 @@ static int check_broadcast(const char *op, const ty_tensor *y, const ty_tensor *
 }
 
 int ty_accept_map(const char *op, const ty_tensor *y, const ty_tensor *const *inputs, int count) {
-  TY_TRY(ty_check_real(op, "the output", y));
-  for (int i = 0; i < count; i++) TY_TRY(ty_check_real(op, "an input", inputs[i]));
+  TY_TRY(ty_check_float(op, "the output", y));
+  for (int i = 0; i < count; i++) TY_TRY(ty_check_float(op, "an input", inputs[i]));
   return check_broadcast(op, y, inputs, count);
 }
 
 /* ---- copies ---- */
 
-static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_U8; }
+static int known(int dtype) { return dtype >= TY_F32 && dtype <= TY_BF16; }
 
 int ty_accept_copy(const ty_tensor *y, const ty_tensor *x) {
   if (!known(y->dtype) || !known(x->dtype)) return ty_fail("copy: unknown dtype, %d from %d", y->dtype, x->dtype);
@@ -60,7 +60,7 @@ static void merge(ty_dims *g) {
 }
 
 int ty_accept_sum(ty_dims *kept, ty_dims *reduced, const ty_tensor *y, const ty_tensor *x) {
-  TY_TRY(ty_check_real("sum", "x", x));
+  TY_TRY(ty_check_float("sum", "x", x));
   TY_TRY(ty_check_real("sum", "y", y));
   if (y->ndim != x->ndim) return ty_fail("sum: y %s must have as many dims as x %s", ty_shape_text(y), ty_shape_text(x));
   kept->n = reduced->n = 0;
@@ -153,9 +153,9 @@ static int overlaps(const ty_tensor *y) {
 }
 
 int ty_accept_matmul(const ty_tensor *y, const ty_tensor *a, const ty_tensor *b) {
-  TY_TRY(ty_check_real("matmul", "a", a));
-  TY_TRY(ty_check_real("matmul", "b", b));
-  TY_TRY(ty_check_real("matmul", "y", y));
+  TY_TRY(ty_check_float("matmul", "a", a));
+  TY_TRY(ty_check_type("matmul", "b", b, a->dtype));
+  TY_TRY(y->dtype == TY_REAL ? ty_check_device("matmul", "y", y) : ty_check_type("matmul", "y", y, a->dtype));
   int n = y->ndim;
   int fits = n >= 2 && a->ndim == n && b->ndim == n;
   for (int i = 0; fits && i < n - 2; i++) fits = a->shape[i] == y->shape[i] && b->shape[i] == y->shape[i];
@@ -171,12 +171,14 @@ int ty_accept_matmul(const ty_tensor *y, const ty_tensor *a, const ty_tensor *b)
 }
 
 int ty_accept_linear(const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b) {
-  TY_TRY(ty_check_dense("linear", "y", y, TY_REAL, 2));
+  TY_TRY(ty_check_float("linear", "x", x));
+  TY_TRY(ty_check_dense("linear", "y", y, x->dtype, 2));
   if (x->ndim != 2 || w->ndim != 2 || w->shape[1] != x->shape[1] || y->shape[0] != x->shape[0] || y->shape[1] != w->shape[0])
     return ty_fail("linear: expected x (M, K), w (N, K) -> y (M, N), got %s, %s -> %s", ty_shape_text(x), ty_shape_text(w),
                    ty_shape_text(y));
   if (!b) return 0;
-  TY_TRY(ty_check_dense("linear", "b", b, TY_REAL, 1));
+  TY_TRY(ty_check_float("linear", "b", b));
+  TY_TRY(ty_check_dense("linear", "b", b, b->dtype, 1));
   return ty_check_size("linear", "b", b, 0, w->shape[0]);
 }
 
@@ -227,21 +229,37 @@ static int check_packed(const char *op, const ty_tensor *w) {
   return 0;
 }
 
-int ty_accept_adam(const ty_tensor *w, const ty_tensor *m, const ty_tensor *v, const ty_tensor *g, int64_t step) {
-  TY_TRY(check_packed("adam", w));
-  TY_TRY(check_layout("adam", w, m, "m"));
-  TY_TRY(check_layout("adam", w, v, "v"));
-  TY_TRY(check_layout("adam", w, g, "g"));
-  if (step < 1) return ty_fail("adam: step counts from 1, got %lld", (long long)step);
+/* slots: how many of m and v the optimiser keeps. */
+static int check_parameters(const char *op, const ty_parameter *list, int64_t count, int slots) {
+  for (int64_t i = 0; i < count; i++) {
+    const ty_parameter *p = &list[i];
+    TY_TRY(check_packed(op, p->w));
+    TY_TRY(check_layout(op, p->w, p->g, "g"));
+    if (slots > 0) TY_TRY(check_layout(op, p->w, p->m, "m"));
+    if (slots > 1) TY_TRY(check_layout(op, p->w, p->v, "v"));
+  }
   return 0;
 }
 
-int ty_accept_sgd(const ty_tensor *w, const ty_tensor *velocity, const ty_tensor *g, double momentum) {
-  TY_TRY(check_packed("sgd", w));
-  TY_TRY(check_layout("sgd", w, g, "g"));
-  if (momentum != 0) {
-    if (!velocity) return ty_fail("sgd: momentum %g needs a velocity", momentum);
-    TY_TRY(check_layout("sgd", w, velocity, "velocity"));
-  }
-  return 0;
+int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,
+                   const ty_tensor *overflow) {
+  TY_TRY(check_parameters(op, list, count, slots));
+  TY_TRY(ty_check_dense(op, "steps", steps, TY_I64, 1));
+  for (int64_t i = 0; i < count; i++)
+    if (list[i].number < 0 || list[i].number >= steps->shape[0])
+      return ty_fail("%s: parameter %lld has no entry in steps %s", op, (long long)list[i].number, ty_shape_text(steps));
+  if (scale) TY_TRY(check_scalar(op, "scale", scale));
+  return overflow ? check_scalar(op, "overflow", overflow) : 0;
+}
+
+int ty_accept_overflow(const ty_tensor *overflow, const ty_parameter *list, int64_t count) {
+  TY_TRY(check_scalar("find_overflow", "overflow", overflow));
+  return check_parameters("find_overflow", list, count, 0);
+}
+
+int ty_accept_update_scale(const ty_tensor *scale, const ty_tensor *counts, const ty_tensor *overflow) {
+  TY_TRY(check_scalar("update_scale", "scale", scale));
+  TY_TRY(check_scalar("update_scale", "overflow", overflow));
+  TY_TRY(ty_check_dense("update_scale", "counts", counts, TY_I64, 1));
+  return ty_check_size("update_scale", "counts", counts, 0, 3);
 }

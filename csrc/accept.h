@@ -63,8 +63,11 @@ int ty_accept_attention_back(ty_heads *s, const ty_tensor *dq, const ty_tensor *
 int ty_accept_cross_entropy(const ty_tensor *loss, const ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
 int ty_accept_cross_entropy_back(const ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
 
-int ty_accept_adam(const ty_tensor *w, const ty_tensor *m, const ty_tensor *v, const ty_tensor *g, int64_t step);
-int ty_accept_sgd(const ty_tensor *w, const ty_tensor *velocity, const ty_tensor *g, double momentum);
+/* slots: how many of m and v the optimiser keeps. */
+int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,
+                   const ty_tensor *overflow);
+int ty_accept_update_scale(const ty_tensor *scale, const ty_tensor *counts, const ty_tensor *overflow);
+int ty_accept_overflow(const ty_tensor *overflow, const ty_parameter *list, int64_t count);
 
 int ty_accept_normalize_images(const ty_tensor *y, const ty_tensor *x, const ty_tensor *index);
 

@@ -9,6 +9,8 @@ int ty_accept_conv(conv_shape *s, const char *op, const char *x_name, const ty_t
   TY_TRY(ty_check_image(op, y_name, y));
   TY_TRY(ty_check_image(op, x_name, x));
   TY_TRY(ty_check_image(op, w_name, w));
+  TY_TRY(ty_check_type(op, w_name, w, x->dtype));
+  TY_TRY(ty_check_type(op, y_name, y, x->dtype));
   if (stride < 1 || padding < 0) return ty_fail("%s: stride must be at least 1 and padding at least 0, got %d and %d", op, stride, padding);
   *s = (conv_shape){.n = x->shape[0], .in = x->shape[1], .h = x->shape[2], .w = x->shape[3], .out = w->shape[0],
                     .kh = w->shape[2], .kw = w->shape[3], .stride = stride, .padding = padding};
@@ -30,10 +32,12 @@ int ty_accept_conv(conv_shape *s, const char *op, const char *x_name, const ty_t
 /* ---- norms ---- */
 
 static int check_rows(const char *op, const char *name, const ty_tensor *t) {
-  return t->ndim == 2 ? ty_check_dense(op, name, t, TY_REAL, 2) : ty_check_image(op, name, t);
+  TY_TRY(ty_check_float(op, name, t));
+  return t->ndim == 2 ? ty_check_dense(op, name, t, t->dtype, 2) : ty_check_image(op, name, t);
 }
 static int check_like_x(const char *op, const char *name, const ty_tensor *t, const ty_tensor *x) {
   TY_TRY(check_rows(op, name, t));
+  TY_TRY(ty_check_type(op, name, t, x->dtype));
   if (ty_same_shape(t, x)) return 0;
   return ty_fail("%s: %s must have x's shape %s, got %s", op, name, ty_shape_text(x), ty_shape_text(t));
 }
@@ -130,6 +134,7 @@ int ty_accept_window(const char *op, const char *y_name, const ty_tensor *y, con
                         const ty_tensor *x, int kernel, int stride, int padding) {
   TY_TRY(ty_check_image(op, y_name, y));
   TY_TRY(ty_check_image(op, x_name, x));
+  TY_TRY(ty_check_type(op, y_name, y, x->dtype));
   TY_TRY(ty_check_device(op, "index", index));
   if (index->dtype != TY_U8 || !ty_is_image(index) || !ty_same_shape(index, y))
     return ty_fail("%s: index must be uint8 and channels-last of %s's shape %s, got %s %s", op, y_name, ty_shape_text(y),
@@ -149,8 +154,8 @@ int ty_accept_window(const char *op, const char *y_name, const ty_tensor *y, con
 }
 
 int ty_accept_average(const char *op, const char *y_name, const ty_tensor *y, const char *x_name, const ty_tensor *x) {
-  TY_TRY(ty_check_dense(op, y_name, y, TY_REAL, 2));
   TY_TRY(ty_check_image(op, x_name, x));
+  TY_TRY(ty_check_dense(op, y_name, y, x->dtype, 2));
   if (x->shape[2] * x->shape[3] < 1) return ty_fail("%s: %s must have at least one pixel, got shape %s", op, x_name, ty_shape_text(x));
   TY_TRY(ty_check_size(op, y_name, y, 0, x->shape[0]));
   return ty_check_size(op, y_name, y, 1, x->shape[1]);
@@ -158,9 +163,9 @@ int ty_accept_average(const char *op, const char *y_name, const ty_tensor *y, co
 
 /* ---- attention ---- */
 
-/* A tensor (B,H,length,D), or (H,length,D) when B is -1, whose rows BLAS can address; length -1: any. */
-static int check_heads(const char *op, const char *arg, const ty_tensor *t, int64_t B, int64_t H, int64_t length, int64_t D) {
-  TY_TRY(ty_check_real(op, arg, t));
+/* A tensor of a dtype (B,H,length,D), or (H,length,D) when B is -1, whose rows BLAS can address; length -1: any. */
+static int check_heads(const char *op, const char *arg, const ty_tensor *t, int dtype, int64_t B, int64_t H, int64_t length, int64_t D) {
+  TY_TRY(ty_check_type(op, arg, t, dtype));
   int n = B < 0 ? 3 : 4;
   int fits = t->ndim == n && (n == 3 || t->shape[0] == B) && t->shape[n - 3] == H && t->shape[n - 1] == D;
   if (!fits || (length >= 0 && t->shape[n - 2] != length)) {
@@ -180,11 +185,12 @@ int ty_accept_attention(ty_heads *s, const ty_tensor *y, const ty_tensor *p, con
   const char *op = "attention";
   if (q->ndim != 4 || k->ndim != 4)
     return ty_fail("%s: q and k must be (B, H, T, D), got %s and %s", op, ty_shape_text(q), ty_shape_text(k));
+  TY_TRY(ty_check_float(op, "q", q));
   int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
-  TY_TRY(check_heads(op, "q", q, B, H, T, D));
-  TY_TRY(check_heads(op, "k", k, B, H, S, D));
-  TY_TRY(check_heads(op, "v", v, B, H, S, D));
-  TY_TRY(check_heads(op, "y", y, B, H, T, D));
+  TY_TRY(check_heads(op, "q", q, q->dtype, B, H, T, D));
+  TY_TRY(check_heads(op, "k", k, q->dtype, B, H, S, D));
+  TY_TRY(check_heads(op, "v", v, q->dtype, B, H, S, D));
+  TY_TRY(check_heads(op, "y", y, q->dtype, B, H, T, D));
   if (mask) {
     TY_TRY(ty_check_dense(op, "mask", mask, TY_U8, 2));
     if (mask->shape[0] != T || mask->shape[1] != S)
@@ -193,12 +199,12 @@ int ty_accept_attention(ty_heads *s, const ty_tensor *y, const ty_tensor *p, con
   int64_t M = 0;
   if (memory_k || memory_v) {
     if (!memory_k || !memory_v) return ty_fail("%s: memory needs both keys and values", op);
-    TY_TRY(check_heads(op, "memory_k", memory_k, -1, H, -1, D));
+    TY_TRY(check_heads(op, "memory_k", memory_k, q->dtype, -1, H, -1, D));
     M = memory_k->shape[1];
-    TY_TRY(check_heads(op, "memory_v", memory_v, -1, H, M, D));
+    TY_TRY(check_heads(op, "memory_v", memory_v, q->dtype, -1, H, M, D));
   }
   int64_t columns = M + S;
-  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 4));
+  TY_TRY(ty_check_dense(op, "p", p, q->dtype, 4));
   if (p->shape[0] != B || p->shape[1] != H || p->shape[2] != T || p->shape[3] != columns)
     return ty_fail("%s: p must be (%lld, %lld, %lld, %lld), got %s", op, (long long)B, (long long)H, (long long)T, (long long)columns,
                    ty_shape_text(p));
@@ -212,12 +218,13 @@ int ty_accept_attention_back(ty_heads *s, const ty_tensor *dq, const ty_tensor *
   const char *op = "attention backward";
   if (q->ndim != 4 || k->ndim != 4)
     return ty_fail("%s: q and k must be (B, H, T, D), got %s and %s", op, ty_shape_text(q), ty_shape_text(k));
+  TY_TRY(ty_check_float(op, "q", q));
   int64_t B = q->shape[0], H = q->shape[1], T = q->shape[2], D = q->shape[3], S = k->shape[2];
   const ty_tensor *const like_q[] = {q, dq, dy}, *const like_k[] = {k, v, dk, dv};
   const char *const q_names[] = {"q", "dq", "dy"}, *const k_names[] = {"k", "v", "dk", "dv"};
-  for (int i = 0; i < 3; i++) TY_TRY(check_heads(op, q_names[i], like_q[i], B, H, T, D));
-  for (int i = 0; i < 4; i++) TY_TRY(check_heads(op, k_names[i], like_k[i], B, H, S, D));
-  TY_TRY(ty_check_dense(op, "p", p, TY_REAL, 4));
+  for (int i = 0; i < 3; i++) TY_TRY(check_heads(op, q_names[i], like_q[i], q->dtype, B, H, T, D));
+  for (int i = 0; i < 4; i++) TY_TRY(check_heads(op, k_names[i], like_k[i], q->dtype, B, H, S, D));
+  TY_TRY(ty_check_dense(op, "p", p, q->dtype, 4));
   if (p->shape[0] != B || p->shape[1] != H || p->shape[2] != T || p->shape[3] != S)
     return ty_fail("%s: p %s does not fit q %s and k %s; memory has no gradient", op, ty_shape_text(p), ty_shape_text(q), ty_shape_text(k));
   if (S == 0) return ty_fail("%s: there are no keys to attend to", op);
@@ -231,6 +238,7 @@ int ty_accept_normalize_images(const ty_tensor *y, const ty_tensor *x, const ty_
   const char *op = "normalize_images";
   TY_TRY(ty_check_dense(op, "x", x, TY_U8, 4));
   TY_TRY(ty_check_size(op, "x", x, 3, 3));
+  TY_TRY(ty_check_real(op, "y", y));
   TY_TRY(ty_check_image(op, "y", y));
   if (index) TY_TRY(ty_check_dense(op, "index", index, TY_I64, 1));
   int64_t m = index ? index->shape[0] : x->shape[0];

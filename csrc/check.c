@@ -24,11 +24,11 @@ const char *ty_shape_text(const ty_tensor *t) {
   return text;
 }
 const char *ty_dtype_name(int dtype) {
-  static const char *const names[] = {"float32", "float64", "int64", "int32", "uint8"};
-  return dtype >= 0 && dtype < 5 ? names[dtype] : "unknown";
+  static const char *const names[] = {"float32", "float64", "int64", "int32", "uint8", "float16", "bfloat16"};
+  return dtype >= 0 && dtype < 7 ? names[dtype] : "unknown";
 }
 int ty_dtype_size(int dtype) {
-  static const int sizes[] = {4, 8, 8, 4, 1};
+  static const int sizes[] = {4, 8, 8, 4, 1, 2, 2};
   return sizes[dtype];
 }
 int ty_same_shape(const ty_tensor *a, const ty_tensor *b) {
@@ -53,6 +53,17 @@ int ty_check_real(const char *op, const char *arg, const ty_tensor *t) {
   if (t->dtype == TY_REAL) return ty_check_device(op, arg, t);
   return ty_fail("%s: %s must be %s, got %s %s", op, arg, ty_dtype_name(TY_REAL), ty_dtype_name(t->dtype), ty_shape_text(t));
 }
+int ty_check_float(const char *op, const char *arg, const ty_tensor *t) {
+  int is_short = t->dtype == TY_F16 || t->dtype == TY_BF16;
+  if (is_short && TY_DEVICE == TY_CPU)
+    return ty_fail("%s: %s %s is %s, with which the CPU does not compute; convert it with :to('f32')", op, arg, ty_shape_text(t),
+                   ty_dtype_name(t->dtype));
+  return is_short ? ty_check_device(op, arg, t) : ty_check_real(op, arg, t);
+}
+int ty_check_type(const char *op, const char *arg, const ty_tensor *t, int dtype) {
+  if (t->dtype == dtype) return ty_check_device(op, arg, t);
+  return ty_fail("%s: %s must be %s as the others are, got %s %s", op, arg, ty_dtype_name(dtype), ty_dtype_name(t->dtype), ty_shape_text(t));
+}
 int ty_check_dense(const char *op, const char *arg, const ty_tensor *t, int dtype, int ndim) {
   if (t->dtype != dtype) return ty_fail("%s: %s must be %s, got %s %s", op, arg, ty_dtype_name(dtype), ty_dtype_name(t->dtype), ty_shape_text(t));
   if (ndim >= 0 && t->ndim != ndim) return ty_fail("%s: %s must have %d dims, got shape %s", op, arg, ndim, ty_shape_text(t));
@@ -60,7 +71,7 @@ int ty_check_dense(const char *op, const char *arg, const ty_tensor *t, int dtyp
   return ty_check_device(op, arg, t);
 }
 int ty_check_image(const char *op, const char *arg, const ty_tensor *t) {
-  TY_TRY(ty_check_real(op, arg, t));
+  TY_TRY(ty_check_float(op, arg, t));
   if (t->ndim != 4) return ty_fail("%s: %s must have shape (N, C, H, W), got %s", op, arg, ty_shape_text(t));
   if (!ty_is_image(t)) return ty_fail("%s: %s of shape %s must be channels-last in memory", op, arg, ty_shape_text(t));
   return 0;

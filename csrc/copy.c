@@ -1,30 +1,54 @@
 /* Copies between any dtypes and memory orders, and filling. */
 #include "accept.h"
+#include "half.h"
+
+typedef uint16_t half;
+typedef uint16_t brain;
+
+/* A value of each type as one that C converts, and back. */
+#define FROM_float(v) (v)
+#define FROM_double(v) (v)
+#define FROM_int64_t(v) (v)
+#define FROM_int32_t(v) (v)
+#define FROM_uint8_t(v) (v)
+#define FROM_half(v) ty_from_half(v)
+#define FROM_brain(v) ty_from_brain(v)
+#define TO_float(v) (float)(v)
+#define TO_double(v) (double)(v)
+#define TO_int64_t(v) (int64_t)(v)
+#define TO_int32_t(v) (int32_t)(v)
+#define TO_uint8_t(v) (uint8_t)(v)
+#define TO_half(v) ty_to_half((float)(v))
+#define TO_brain(v) ty_to_brain((float)(v))
 
 #define PAIR(to, from)                                                                       \
   static void to##_from_##from(int64_t n, void *const *p, const int64_t *s) {                \
     to *y = p[0];                                                                            \
     const from *x = p[1];                                                                    \
     if (s[0] == 1 && s[1] == 1) {                                                            \
-      for (int64_t i = 0; i < n; i++) y[i] = (to)x[i];                                       \
+      for (int64_t i = 0; i < n; i++) y[i] = TO_##to(FROM_##from(x[i]));                     \
     } else if (s[0] == 1 && s[1] == 0) {                                                     \
-      const to value = (to)x[0];                                                             \
+      const to value = TO_##to(FROM_##from(x[0]));                                           \
       for (int64_t i = 0; i < n; i++) y[i] = value;                                          \
     } else {                                                                                 \
-      for (int64_t i = 0; i < n; i++) y[i * s[0]] = (to)x[i * s[1]];                         \
+      for (int64_t i = 0; i < n; i++) y[i * s[0]] = TO_##to(FROM_##from(x[i * s[1]]));       \
     }                                                                                        \
   }
-#define ALL_FROM(to) PAIR(to, float) PAIR(to, double) PAIR(to, int64_t) PAIR(to, int32_t) PAIR(to, uint8_t)
-#define ROW(to) {to##_from_float, to##_from_double, to##_from_int64_t, to##_from_int32_t, to##_from_uint8_t}
+#define ALL_FROM(to)                                                                         \
+  PAIR(to, float) PAIR(to, double) PAIR(to, int64_t) PAIR(to, int32_t) PAIR(to, uint8_t) PAIR(to, half) PAIR(to, brain)
+#define ROW(to)                                                                              \
+  {to##_from_float, to##_from_double, to##_from_int64_t, to##_from_int32_t, to##_from_uint8_t, to##_from_half, to##_from_brain}
 
 ALL_FROM(float)
 ALL_FROM(double)
 ALL_FROM(int64_t)
 ALL_FROM(int32_t)
 ALL_FROM(uint8_t)
+ALL_FROM(half)
+ALL_FROM(brain)
 
 /* Indexed by the dtypes of y and x. */
-static const ty_row_loop loops[5][5] = {ROW(float), ROW(double), ROW(int64_t), ROW(int32_t), ROW(uint8_t)};
+static const ty_row_loop loops[7][7] = {ROW(float), ROW(double), ROW(int64_t), ROW(int32_t), ROW(uint8_t), ROW(half), ROW(brain)};
 
 /* ---- transposes of real tensors ---- */
 

@@ -80,8 +80,10 @@ int ty_same_layout(const ty_tensor *a, const ty_tensor *b); /* same shape, and s
 /* Each returns 0, or fails with a sentence that names the op, the argument and what came. All of them check the device. */
 int ty_check_device(const char *op, const char *arg, const ty_tensor *t);
 int ty_check_real(const char *op, const char *arg, const ty_tensor *t);
+int ty_check_float(const char *op, const char *arg, const ty_tensor *t);           /* real, or on a device a 16-bit float */
+int ty_check_type(const char *op, const char *arg, const ty_tensor *t, int dtype); /* that of the others */
 int ty_check_dense(const char *op, const char *arg, const ty_tensor *t, int dtype, int ndim); /* ndim -1: any */
-int ty_check_image(const char *op, const char *arg, const ty_tensor *t);
+int ty_check_image(const char *op, const char *arg, const ty_tensor *t); /* float */
 int ty_check_size(const char *op, const char *arg, const ty_tensor *t, int dim, int64_t size);
 
 /* Returns 1 from the calling function when a check or a call fails. */

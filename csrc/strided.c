@@ -8,6 +8,7 @@ static int add_operand(ty_plan *p, const char *op, const ty_tensor *y, const ty_
   if (t->ndim > y->ndim) return ty_fail("%s: %s does not broadcast to %s", op, ty_shape_text(t), ty_shape_text(y));
   int k = p->operands++;
   p->data[k] = t->data;
+  p->dtype[k] = t->dtype;
   p->size[k] = ty_dtype_size(t->dtype);
   for (int i = 0; i < y->ndim; i++) {
     int j = i - (y->ndim - t->ndim);

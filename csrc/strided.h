@@ -10,7 +10,7 @@ typedef struct ty_plan {
   int ndim, operands;
   int64_t total, shape[TY_MAX_DIMS], stride[TY_OPERANDS][TY_MAX_DIMS];
   char *data[TY_OPERANDS];
-  int size[TY_OPERANDS]; /* bytes of an element */
+  int size[TY_OPERANDS], dtype[TY_OPERANDS]; /* of an element: bytes and type */
 } ty_plan;
 
 /* Fails when an input does not broadcast to y's shape. */

@@ -7,7 +7,8 @@
  *  - A function that can fail returns 0, or 1 with one sentence left in ty_error(). Nothing aborts on bad input.
  *  - Outputs first, then inputs (const), then scalars. dx is the gradient of x. No function allocates a result.
  *  - Tags: [out] written, [acc] added to, [save] written and kept for backward, [opt] may be NULL.
- *  - "real" is the library's float type. Tensors are real unless a comment says otherwise.
+ *  - "real" is the library's float type. Tensors are real unless a comment says otherwise. On a device, those marked "float" below may
+ *    also be float16 or bfloat16, all of a call the same where nothing else is said; sums are taken in float32. The CPU only converts these.
  *  - Images have shape (N,C,H,W) and channels-last memory, that is strides (H*W*C, 1, W*C, C); convolution weights have
  *    shape (O,I,H,W) and memory (O,H,W,I). "image" below means such a tensor. "dense" means row-major without gaps.
  */
@@ -16,7 +17,7 @@
 #include <stdint.h>
 
 enum { TY_VERSION = 4, TY_MAX_DIMS = 6 };
-enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8 };
+enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8, TY_F16, TY_BF16 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
 /* A view of memory: shape and strides in elements. Owns nothing. Scalars have ndim 0. */
@@ -33,6 +34,8 @@ const char *ty_device_text(void); /* what was found, with versions */
 /* Between the host's memory and a block of ty_alloc's. Download waits for all work before it, and fails as ty_sync does. */
 int ty_upload(void *block, const void *host, int64_t bytes);
 int ty_download(void *host, const void *block, int64_t bytes);
+/* on: products and convolutions of float32 may round their factors to TF32 (10 bits of fraction), which tensor cores multiply. Off at first. */
+void ty_set_tf32(int on);
 /* Waits for all work. Fails when a kernel did, or when one found an index out of range: that is known only then. */
 int ty_sync(void);
 
@@ -88,11 +91,11 @@ void ty_philox_raw(uint32_t *counter4, uint32_t key0, uint32_t key1); /* the bar
 int ty_uniform(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step); /* [0,1), dense y */
 int ty_normal(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step);  /* N(0,1), dense y */
 
-/* ---- map.c: one forward and its derivatives for every row of map.def; any strides, NumPy broadcasting ---- */
+/* ---- map.c: one forward and its derivatives for every row of map.def; any strides, NumPy broadcasting; float, each of any type ---- */
 /* NAME(y, x), NAME_back(dx, dy, x, y) for unary rows; NAME(y, a, b), NAME_back_a/_b(d, dy, a, b, y) for binary rows. */
 
 /* ---- reduce.c: y keeps x's number of dims, reduced dims have size 1 ---- */
-int ty_sum(ty_tensor *y, const ty_tensor *x);
+int ty_sum(ty_tensor *y, const ty_tensor *x); /* x float, y real */
 int ty_max(ty_tensor *y, ty_tensor *index, const ty_tensor *x); /* last dim of x; index int64 [out]; first of equals */
 int ty_softmax(ty_tensor *y, const ty_tensor *x);               /* last dim, dense */
 int ty_softmax_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *y);
@@ -104,12 +107,13 @@ int ty_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index);       /
 int ty_scatter_add(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index); /* dx[index[i]] += dy[i]; dx [acc] */
 
 /* ---- gemm.c ---- */
-/* y = a b + beta y. a (...,M,K), b (...,K,N), y (...,M,N) with equal leading dims (stride 0 allowed in a and b); any strides. */
+/* y = a b + beta y. a (...,M,K), b (...,K,N), y (...,M,N) with equal leading dims (stride 0 allowed in a and b); any strides.
+ * a and b float, y of their type or real. */
 int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta);
-/* y (M,N) = x (M,K) w(N,K)^T + b (N) [opt] */
+/* y (M,N) = x (M,K) w(N,K)^T + b (N) [opt]; float, b of any such type */
 int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b);
 
-/* ---- conv.c: images; w (O,I,KH,KW) over (O,KH,KW,I); equal stride and zero padding on both axes ---- */
+/* ---- conv.c: float images; w (O,I,KH,KW) over (O,KH,KW,I); equal stride and zero padding on both axes ---- */
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding);
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding);
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding);
@@ -120,7 +124,7 @@ int ty_exact(void);
 
 /* ---- norm.c ---- */
 /* y = act((x - mean) * rstd * weight + bias + residual), act = ReLU when relu != 0; statistics over N,H,W of this batch.
- * x, y, residual [opt] images or (N,C); weight, bias, running_mean, running_var (C).
+ * x, y, residual [opt] float images or (N,C); weight, bias, running_mean, running_var (C).
  * mean, rstd [save] (C). running_* [opt] move by momentum, the variance towards the unbiased one. */
 int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
                   const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual, int relu, double momentum, double eps);
@@ -135,16 +139,16 @@ int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tenso
 int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *weight,
                        const ty_tensor *mean, const ty_tensor *rstd);
 
-/* ---- pool.c: images ---- */
+/* ---- pool.c: float images ---- */
 /* index [save] uint8, y's shape and strides: position of the first maximum in its window, row-major; padding counts as -inf. */
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding);
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding);
-int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x); /* global: x (N,C,H,W) -> y (N,C) dense */
+int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x); /* global: x (N,C,H,W) -> y (N,C) dense, of x's type */
 int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy);
 
 /* ---- attention.c ---- */
 /* y = softmax(scale q k^T, masked) v. q, y (B,H,T,D); k, v (B,H,S,D), last dim of stride 1; mask [opt] uint8 (T,S), dense, 0 = -inf.
- * p [save] (B,H,T,M+S) dense: the probabilities.
+ * p [save] (B,H,T,M+S) dense: the probabilities. All float.
  * memory_k, memory_v [opt] (H,M,D): keys and values that every sequence sees in full, before its own. */
 int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor *k, const ty_tensor *v, const ty_tensor *mask,
                  const ty_tensor *memory_k, const ty_tensor *memory_v, double scale);
@@ -157,12 +161,23 @@ int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tens
 int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
 int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
 
-/* ---- optim.c: in place, dense or all of the same dense layout ---- */
-/* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). step counts from 1. */
-int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double lr, double beta1, double beta2, double eps,
-            double weight_decay, int decoupled, int64_t step);
-/* velocity [opt] when momentum is 0; first != 0 initialises it with the gradient (as PyTorch does). */
-int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, double momentum, double weight_decay, int first);
+/* ---- optim.c: in place, one pass over all parameters of an optimiser ---- */
+/* A parameter, what is kept for it and its gradient, of one layout without gaps. v is Adam's alone; m [opt] is SGD's velocity, NULL without
+ * momentum. number: its entry in steps. */
+typedef struct ty_parameter { ty_tensor *w, *m, *v; const ty_tensor *g; int64_t number; } ty_parameter;
+/* Both: steps [acc] int64, dense: how many each parameter has taken, one more for each in the list. scale [opt]: the gradients are those of
+ * scale times the loss; overflow [opt]: where it is not 0, nothing changes. Both are scalars that the device reads. */
+/* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). */
+int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+            double beta1, double beta2, double eps, double weight_decay, int decoupled);
+/* With momentum the velocity begins at 0, so that its first value is the gradient (as in PyTorch). */
+int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+           double momentum, double weight_decay);
+/* overflow (scalar) = 1 where a gradient in the list holds a NaN or an infinity, else 0. */
+int ty_find_overflow(ty_tensor *overflow, const ty_parameter *list, int64_t count);
+/* Dynamic loss scaling (Micikevicius et al. 2018) by PyTorch's rules: scale *= backoff where overflow is not 0; scale *= growth, unless that is
+ * infinite, after every interval steps without one. counts [acc] int64 (3): steps since the scale last changed, overflows in a row, overflows. */
+int ty_update_scale(ty_tensor *scale, ty_tensor *counts, const ty_tensor *overflow, double growth, double backoff, int64_t interval);
 
 /* ---- decode.c, resize.c, image.c, encode.c: JPEG and PNG files; the float library only ---- */
 enum { TY_JPEG_AUTO, TY_JPEG_TURBO, TY_JPEG_STB };

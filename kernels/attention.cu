@@ -12,10 +12,17 @@ static ty_tensor with_swapped(ty_tensor t, int i, int j) {
 }
 static ty_tensor transposed(const ty_tensor *t) { return with_swapped(*t, t->ndim - 2, t->ndim - 1); }
 
+/* t's shape and strides over other memory, which holds reals. */
+static ty_tensor as_real(const ty_tensor *t, void *data) {
+  ty_tensor wide = *t;
+  wide.data = data, wide.dtype = TY_REAL;
+  return wide;
+}
+
 /* Columns first to first + size of p. */
 static ty_tensor columns_of(const ty_tensor *p, int64_t first, int64_t size) {
   ty_tensor part = *p;
-  part.data = (real *)p->data + first * p->stride[3];
+  part.data = (char *)p->data + first * p->stride[3] * ty_dtype_size(p->dtype);
   part.shape[3] = size;
   return part;
 }
@@ -49,11 +56,12 @@ static int multiply_memory(ty_tensor *y, const ty_tensor *a, const ty_tensor *b,
   return ty_matmul(y, a, &all, beta);
 }
 
-/* ---- softmax: a block for each row, in place ---- */
+/* ---- softmax: a block for each row, in float32; the scores of 16-bit heads are float32 beside their probabilities, others are in place ---- */
 
-__global__ void k_masked_softmax(real *p, const uint8_t *mask, int64_t T, int64_t M, int64_t S, real scale) {
+template <class P>
+__global__ void k_masked_softmax(P *p, real *scores, const uint8_t *mask, int64_t T, int64_t M, int64_t S, real scale) {
   int64_t columns = M + S;
-  real *row = p + blockIdx.x * columns, top = -INFINITY, sum = 0;
+  real *row = scores + blockIdx.x * columns, top = -INFINITY, sum = 0;
   const uint8_t *keep = mask ? mask + blockIdx.x % T * S - M : NULL;
   for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) {
     row[j] = keep && j >= M && !keep[j] ? -INFINITY : row[j] * scale;
@@ -62,15 +70,16 @@ __global__ void k_masked_softmax(real *p, const uint8_t *mask, int64_t T, int64_
   top = block_reduce<largest_of>(top);
   for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) sum += row[j] = expf(row[j] - top);
   real share = 1 / block_sum(sum);
-  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) row[j] *= share;
+  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) p[blockIdx.x * columns + j] = row[j] * share;
 }
 
-__global__ void k_score_gradients(real *ds, const real *p, int64_t columns, real scale) {
-  real *g = ds + blockIdx.x * columns, dot = 0;
-  const real *row = p + blockIdx.x * columns;
-  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) dot += g[j] * row[j];
+template <class P> __global__ void k_score_gradients(P *ds, const real *dp, const P *p, int64_t columns, real scale) {
+  const real *g = dp + blockIdx.x * columns;
+  const P *row = p + blockIdx.x * columns;
+  real dot = 0;
+  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) dot += g[j] * (real)row[j];
   dot = block_sum(dot);
-  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) g[j] = scale * row[j] * (g[j] - dot);
+  for (int64_t j = threadIdx.x; j < columns; j += blockDim.x) ds[blockIdx.x * columns + j] = scale * (real)row[j] * (g[j] - dot);
 }
 
 enum { ROW_THREADS = 128 }; /* sequences are short */
@@ -79,14 +88,20 @@ int ty_attention(ty_tensor *y, ty_tensor *p, const ty_tensor *q, const ty_tensor
                  const ty_tensor *memory_k, const ty_tensor *memory_v, double scale) {
   ty_heads s;
   TY_TRY(ty_accept_attention(&s, y, p, q, k, v, mask, memory_k, memory_v));
-  ty_tensor own = columns_of(p, s.M, s.S), seen = columns_of(p, 0, s.M), kt = transposed(k);
+  scratch<real> wide(p->dtype == TY_REAL ? 0 : ty_numel(p));
+  TY_TRY(wide.missing("attention"));
+  ty_tensor scores = as_real(p, p->dtype == TY_REAL ? p->data : wide.data);
+  ty_tensor own = columns_of(&scores, s.M, s.S), seen = columns_of(&scores, 0, s.M), kt = transposed(k);
   TY_TRY(ty_matmul(&own, q, &kt, 0));
   if (s.M) {
     ty_tensor memory = transposed(memory_k);
     TY_TRY(multiply_memory(&seen, q, &memory, 0));
   }
-  TY_TRY(launch("attention", k_masked_softmax, dim3((unsigned)(s.B * s.H * s.T)), dim3(ROW_THREADS), p->data, mask ? mask->data : NULL, s.T,
-                s.M, s.S, scale));
+  TY_TRY(for_type(p->dtype, [&](auto *type) {
+    return launch("attention", k_masked_softmax<TYPE_OF(type)>, dim3((unsigned)(s.B * s.H * s.T)), dim3(ROW_THREADS), p->data, scores.data,
+                  mask ? mask->data : NULL, s.T, s.M, s.S, scale);
+  }));
+  own = columns_of(p, s.M, s.S), seen = columns_of(p, 0, s.M);
   TY_TRY(ty_matmul(y, &own, v, 0));
   return s.M ? multiply_memory(y, &seen, memory_v, 1) : 0;
 }
@@ -96,13 +111,17 @@ int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tens
   const char *op = "attention backward";
   ty_heads s;
   TY_TRY(ty_accept_attention_back(&s, dq, dk, dv, dy, p, q, k, v));
-  scratch<real> gradients(ty_numel(p));
-  TY_TRY(gradients.missing(op));
-  ty_tensor ds = *p, pt = transposed(p), vt = transposed(v);
-  ds.data = gradients.data;
+  scratch<real> wide(ty_numel(p));
+  scratch<char> narrow(p->dtype == TY_REAL ? 0 : ty_numel(p) * ty_dtype_size(p->dtype));
+  TY_TRY(wide.missing(op) || narrow.missing(op));
+  ty_tensor dp = as_real(p, wide.data), ds = *p, pt = transposed(p), vt = transposed(v);
+  ds.data = p->dtype == TY_REAL ? (void *)wide.data : narrow.data;
   TY_TRY(ty_matmul(dv, &pt, dy, 0));
-  TY_TRY(ty_matmul(&ds, dy, &vt, 0));
-  TY_TRY(launch(op, k_score_gradients, dim3((unsigned)(s.B * s.H * s.T)), dim3(ROW_THREADS), ds.data, p->data, s.S, scale));
+  TY_TRY(ty_matmul(&dp, dy, &vt, 0));
+  TY_TRY(for_type(p->dtype, [&](auto *type) {
+    return launch(op, k_score_gradients<TYPE_OF(type)>, dim3((unsigned)(s.B * s.H * s.T)), dim3(ROW_THREADS), ds.data, dp.data, p->data, s.S,
+                  scale);
+  }));
   TY_TRY(ty_matmul(dq, &ds, k, 0));
   ty_tensor dst = transposed(&ds);
   return ty_matmul(dk, &dst, q, 0);

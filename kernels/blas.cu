@@ -16,6 +16,7 @@ static int check(const char *op, cublasStatus_t status) {
 int blas_open(void) {
   TY_TRY(check("open", cublasCreate(&handle)));
   TY_TRY(check("open", cublasSetStream(handle, device_stream())));
+  TY_TRY(check("open", cublasSetMathMode(handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)));
   void *workspace = ty_alloc(WORKSPACE);
   if (!workspace) return ty_fail("open: the device has no %d MB for cuBLAS", WORKSPACE >> 20);
   return check("open", cublasSetWorkspace(handle, workspace, WORKSPACE));
@@ -30,16 +31,22 @@ const char *blas_text(void) {
 
 static cublasOperation_t op_of(blas_layout layout) { return layout.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; }
 
-int blas_multiply(const char *op, int64_t m, int64_t n, int64_t k, const float *a, blas_layout la, const float *b, blas_layout lb, float beta,
-                  float *c, int64_t ldc) {
-  const float alpha = 1;
-  return check(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, CUDA_R_32F, (int)lb.ld, a, CUDA_R_32F,
-                                (int)la.ld, &beta, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+static cudaDataType_t data_of(int dtype) { return dtype == TY_F16 ? CUDA_R_16F : dtype == TY_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
+static cublasComputeType_t compute_of(blas_types type) {
+  return type.factors == TY_F32 && device_tf32() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 }
-int blas_multiply_all(const char *op, int count, int64_t m, int64_t n, int64_t k, const float *const *a, blas_layout la,
-                      const float *const *b, blas_layout lb, float beta, float *const *c, int64_t ldc) {
+
+int blas_multiply(const char *op, blas_types type, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
+                  blas_layout lb, float beta, void *c, int64_t ldc) {
   const float alpha = 1;
-  return check(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, (const void *const *)b, CUDA_R_32F,
-                                       (int)lb.ld, (const void *const *)a, CUDA_R_32F, (int)la.ld, &beta, (void *const *)c, CUDA_R_32F,
-                                       (int)ldc, count, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  const cudaDataType_t in = data_of(type.factors);
+  return check(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c,
+                                data_of(type.result), (int)ldc, compute_of(type), CUBLAS_GEMM_DEFAULT));
+}
+int blas_multiply_all(const char *op, blas_types type, int count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
+                      const void *const *b, blas_layout lb, float beta, void *const *c, int64_t ldc) {
+  const float alpha = 1;
+  const cudaDataType_t in = data_of(type.factors);
+  return check(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld,
+                                       &beta, c, data_of(type.result), (int)ldc, count, compute_of(type), CUBLAS_GEMM_DEFAULT));
 }

@@ -4,19 +4,19 @@
 int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
-  return ty_numel(y) ? dnn_forward(&s, (real *)y->data, (const real *)x->data, (const real *)w->data) : 0;
+  return ty_numel(y) ? dnn_forward(&s, x->dtype, y->data, x->data, w->data) : 0;
 }
 
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d_back_input", "dx", dx, "w", w, "dy", dy, stride, padding));
   if (!ty_numel(dy)) return ty_fill(dx, 0);
-  return dnn_back_input(&s, (real *)dx->data, (const real *)dy->data, (const real *)w->data);
+  return dnn_back_input(&s, dx->dtype, dx->data, dy->data, w->data);
 }
 
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d_back_weight", "x", x, "dw", dw, "dy", dy, stride, padding));
   if (!ty_numel(dy)) return ty_fill(dw, 0);
-  return dnn_back_weight(&s, (real *)dw->data, (const real *)dy->data, (const real *)x->data);
+  return dnn_back_weight(&s, dw->dtype, dw->data, dy->data, x->data);
 }

@@ -10,23 +10,29 @@ static __device__ inline int64_t offset_of(const ty_plan &p, int k, int64_t i) {
   return offset;
 }
 
+template <class To, class From> static __device__ inline To converted(From v) {
+  if constexpr (is_short<To> || is_short<From>) return (To)(float)v;
+  else return (To)v;
+}
+
 template <class To, class From> __global__ void k_copy(ty_plan p) {
   int64_t i = thread_index();
-  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = (To)((const From *)p.data[1])[offset_of(p, 1, i)];
+  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = converted<To>(((const From *)p.data[1])[offset_of(p, 1, i)]);
 }
 
-template <class To> __global__ void k_fill(ty_plan p, To value) {
+template <class To> __global__ void k_fill(ty_plan p, double value) {
   int64_t i = thread_index();
-  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = value;
+  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = converted<To>(value);
 }
 
-template <class To> static int copy_from(int dtype, const ty_plan &p) {
+/* Calls f with a pointer (NULL) to the C type of any dtype. */
+template <class F> static int for_any_type(int dtype, F f) {
   switch (dtype) {
-  case TY_F32: return launch_each("copy", k_copy<To, float>, p.total, p);
-  case TY_F64: return launch_each("copy", k_copy<To, double>, p.total, p);
-  case TY_I64: return launch_each("copy", k_copy<To, int64_t>, p.total, p);
-  case TY_I32: return launch_each("copy", k_copy<To, int32_t>, p.total, p);
-  default: return launch_each("copy", k_copy<To, uint8_t>, p.total, p);
+  case TY_F64: return f((double *)NULL);
+  case TY_I64: return f((int64_t *)NULL);
+  case TY_I32: return f((int32_t *)NULL);
+  case TY_U8: return f((uint8_t *)NULL);
+  default: return for_type(dtype, f);
   }
 }
 
@@ -39,24 +45,14 @@ int ty_copy(ty_tensor *y, const ty_tensor *x) {
     cudaMemcpyAsync(p.data[0], p.data[1], (size_t)(p.total * p.size[0]), cudaMemcpyDeviceToDevice, device_stream());
     return device_launched("copy");
   }
-  switch (y->dtype) {
-  case TY_F32: return copy_from<float>(x->dtype, p);
-  case TY_F64: return copy_from<double>(x->dtype, p);
-  case TY_I64: return copy_from<int64_t>(x->dtype, p);
-  case TY_I32: return copy_from<int32_t>(x->dtype, p);
-  default: return copy_from<uint8_t>(x->dtype, p);
-  }
+  return for_any_type(y->dtype, [&](auto *to) {
+    return for_any_type(x->dtype, [&](auto *from) { return launch_each("copy", k_copy<TYPE_OF(to), TYPE_OF(from)>, p.total, p); });
+  });
 }
 
 int ty_fill(ty_tensor *y, double value) {
   ty_plan p;
   TY_TRY(ty_accept_copy(y, y));
   TY_TRY(ty_plan_strided(&p, "fill", y, NULL, 0));
-  switch (y->dtype) {
-  case TY_F32: return launch_each("fill", k_fill<float>, p.total, p, value);
-  case TY_F64: return launch_each("fill", k_fill<double>, p.total, p, value);
-  case TY_I64: return launch_each("fill", k_fill<int64_t>, p.total, p, value);
-  case TY_I32: return launch_each("fill", k_fill<int32_t>, p.total, p, value);
-  default: return launch_each("fill", k_fill<uint8_t>, p.total, p, value);
-  }
+  return for_any_type(y->dtype, [&](auto *to) { return launch_each("fill", k_fill<TYPE_OF(to)>, p.total, p, value); });
 }

@@ -9,9 +9,12 @@
 static cudaStream_t stream;
 static fault *faults;
 static int waits;
+static bool tf32;
 
 cudaStream_t device_stream(void) { return stream; }
 fault *device_fault(void) { return faults; }
+bool device_tf32(void) { return tf32; }
+void ty_set_tf32(int on) { tf32 = on != 0; }
 
 static int check(const char *op, cudaError_t error) {
   return error == cudaSuccess ? 0 : ty_fail("%s: the device failed: %s", op, cudaGetErrorString(error));

@@ -7,9 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <type_traits>
 #ifdef TYCHO_HOST
 #include "host/cuda.h"
 #else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #endif
 extern "C" {
@@ -23,6 +26,13 @@ extern "C" {
 cudaStream_t device_stream(void);
 /* 1 with a sentence when the last launch failed; TYCHO_SYNC=1 waits for each. */
 int device_launched(const char *op);
+
+/* A kernel's parameter of many bytes, which no thread should copy. */
+#ifdef TYCHO_HOST
+#define LARGE_ARGUMENT(type) const type &
+#else
+#define LARGE_ARGUMENT(type) __grid_constant__ const type
+#endif
 
 template <class... P, class... A> int launch(const char *op, void (*kernel)(P...), dim3 grid, dim3 block, A... arguments) {
   if (grid.x == 0 || grid.y == 0) return 0;
@@ -40,6 +50,25 @@ static inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; 
 template <class... P, class... A> int launch_each(const char *op, void (*kernel)(P...), int64_t n, A... arguments) {
   return launch(op, kernel, dim3((unsigned)divide_up(n, THREADS)), dim3(THREADS), arguments...);
 }
+
+/* ---- float types ----
+ * Kernels read and write a 16-bit float as they do a real, which it converts to and from; they compute in float32. */
+
+typedef __half half;
+typedef __nv_bfloat16 brain;
+
+template <class T> constexpr bool is_short = std::is_same<T, half>::value || std::is_same<T, brain>::value;
+
+/* Calls f with a pointer (NULL) to the C type of a float dtype, for kernels that are templates of it. */
+template <class F> int for_type(int dtype, F f) {
+  if (dtype == TY_F16) return f((half *)NULL);
+  if (dtype == TY_BF16) return f((brain *)NULL);
+  return f((real *)NULL);
+}
+#define TYPE_OF(pointer) typename std::remove_pointer<decltype(pointer)>::type
+
+/* Whether float32 may be rounded to TF32 where tensor cores multiply: ty_set_tf32. */
+bool device_tf32(void);
 
 /* Device memory that goes back to the cache when the function returns: later work on the stream may reuse it at once. */
 template <class T> struct scratch {

@@ -1,5 +1,6 @@
 /* cuDNN through its graph API: a plan for each convolution of one shape is made when it is first met, from the heuristics' first engine that
- * cuDNN can finish, and kept. float32 means float32: engines that round the factors to TF32 are passed over. */
+ * cuDNN can finish, and kept. float32 means float32: engines that round the factors to TF32 are passed over, unless that was asked for. Engines whose
+ * sums are rounded to 16 bits on the way, or are taken in no fixed order, are passed over too. */
 #include "dnn.h"
 #include <cudnn.h>
 #include <stdio.h>
@@ -61,10 +62,10 @@ struct descriptor {
 
 /* A channels-last image or weight (n,c,h,w). */
 struct image_descriptor : descriptor {
-  image_descriptor(int64_t id, int64_t n, int64_t c, int64_t h, int64_t w, int64_t alignment) : descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
+  image_descriptor(int64_t id, int dtype, int64_t n, int64_t c, int64_t h, int64_t w, int64_t alignment) : descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR) {
     const int64_t shape[4] = {n, c, h, w}, stride[4] = {h * w * c, 1, w * c, c};
     set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id);
-    set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_DATA_FLOAT);
+    set(CUDNN_ATTR_TENSOR_DATA_TYPE, dtype == TY_F16 ? CUDNN_DATA_HALF : dtype == TY_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT);
     set(CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, shape);
     set(CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, stride);
     set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, alignment);
@@ -108,10 +109,11 @@ static const struct {
 /* ---- plans ---- */
 
 /* alignment: of all three tensors, in bytes; most engines want ALIGNED. */
-struct plan { kind of; conv_shape shape; int64_t alignment; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
+struct plan { kind of; conv_shape shape; int dtype; bool tf32; int64_t alignment; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
 static plan *plans;
 
-static bool uses_tensor_cores(const descriptor &config) {
+/* Whether an engine rounds more than the plan allows, or repeats no result bit for bit. */
+static bool is_unfit(const descriptor &config, const plan *p) {
   descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
   int64_t count = 0;
@@ -121,7 +123,15 @@ static bool uses_tensor_cores(const descriptor &config) {
                                &count, notes) != CUDNN_STATUS_SUCCESS)
     return true;
   for (int64_t i = 0; i < count; i++)
-    if (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) return true;
+    switch (notes[i]) {
+    case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
+    case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
+      if (p->dtype == TY_F32 && !p->tf32) return true;
+      break;
+    case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+    case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC: return true;
+    default: break;
+    }
   return false;
 }
 
@@ -129,8 +139,8 @@ static bool uses_tensor_cores(const descriptor &config) {
 static int make_plan(plan *p, const descriptor *device) {
   const conv_shape *s = &p->shape;
   auto &direction = directions[p->of];
-  image_descriptor x(X, s->n, s->in, s->h, s->w, p->alignment), w(W, s->out, s->in, s->kh, s->kw, p->alignment),
-      y(Y, s->n, s->out, s->oh, s->ow, p->alignment);
+  image_descriptor x(X, p->dtype, s->n, s->in, s->h, s->w, p->alignment), w(W, p->dtype, s->out, s->in, s->kh, s->kw, p->alignment),
+      y(Y, p->dtype, s->n, s->out, s->oh, s->ow, p->alignment);
   convolution_descriptor convolution(s);
   descriptor operation(direction.type), graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   operation.set(direction.convolution, convolution);
@@ -165,7 +175,7 @@ static int make_plan(plan *p, const descriptor *device) {
       descriptor config(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
       cudnnBackendDestroyDescriptor(config.d);
       config.d = found[i];
-      if (p->execution || i >= given || uses_tensor_cores(config)) continue;
+      if (p->execution || i >= given || is_unfit(config, p)) continue;
       descriptor execution(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
       execution.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
       if (device) execution.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *device);
@@ -180,28 +190,29 @@ static int make_plan(plan *p, const descriptor *device) {
     }
     if (p->execution) return 0;
   }
-  return ty_fail("conv2d: cuDNN has no float32 engine for x (%lld, %lld, %lld, %lld) and w (%lld, %lld, %lld, %lld), stride %lld, padding %lld%s%s",
-                 (long long)s->n, (long long)s->in, (long long)s->h, (long long)s->w, (long long)s->out, (long long)s->in,
+  return ty_fail("conv2d: cuDNN has no %s engine for x (%lld, %lld, %lld, %lld) and w (%lld, %lld, %lld, %lld), stride %lld, padding %lld%s%s",
+                 ty_dtype_name(p->dtype), (long long)s->n, (long long)s->in, (long long)s->h, (long long)s->w, (long long)s->out, (long long)s->in,
                  (long long)s->kh, (long long)s->kw, (long long)s->stride, (long long)s->padding,
                  last == CUDNN_STATUS_SUCCESS ? "" : ": ", last == CUDNN_STATUS_SUCCESS ? "" : cudnnGetErrorString(last));
 }
 
-static int plan_for(plan **found, kind of, const conv_shape *s, int64_t alignment) {
+static int plan_for(plan **found, kind of, const conv_shape *s, int dtype, int64_t alignment) {
+  bool tf32 = dtype == TY_F32 && device_tf32();
   for (plan *p = plans; p; p = p->next)
-    if (p->of == of && p->alignment == alignment && memcmp(&p->shape, s, sizeof *s) == 0) {
+    if (p->of == of && p->dtype == dtype && p->tf32 == tf32 && p->alignment == alignment && memcmp(&p->shape, s, sizeof *s) == 0) {
       *found = p;
       return 0;
     }
-  plan p = {of, *s, alignment, NULL, 0, plans};
+  plan p = {of, *s, dtype, tf32, alignment, NULL, 0, plans};
   TY_TRY(make_plan(&p, NULL));
   *found = plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p);
   return 0;
 }
 
-static int run(kind of, const conv_shape *s, const float *x, const float *w, const float *y) {
+static int run(kind of, const conv_shape *s, int dtype, const void *x, const void *w, const void *y) {
   plan *p;
   int aligned = ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0;
-  TY_TRY(plan_for(&p, of, s, aligned ? (int64_t)ALIGNED : (int64_t)sizeof(float)));
+  TY_TRY(plan_for(&p, of, s, dtype, aligned ? (int64_t)ALIGNED : (int64_t)ty_dtype_size(dtype)));
   scratch<char> workspace(p->workspace);
   TY_TRY(workspace.missing("conv2d"));
   const int64_t ids[3] = {X, W, Y};
@@ -213,15 +224,15 @@ static int run(kind of, const conv_shape *s, const float *x, const float *w, con
   TY_TRY(check("conv2d", pack.finish()));
   return check("conv2d", cudnnBackendExecute(handle, p->execution, pack.d));
 }
-int dnn_forward(const conv_shape *s, float *y, const float *x, const float *w) { return run(FORWARD, s, x, w, y); }
-int dnn_back_input(const conv_shape *s, float *dx, const float *dy, const float *w) { return run(BACK_INPUT, s, dx, w, dy); }
-int dnn_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) { return run(BACK_WEIGHT, s, x, dw, dy); }
+int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const void *w) { return run(FORWARD, s, dtype, x, w, y); }
+int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w) { return run(BACK_INPUT, s, dtype, dx, w, dy); }
+int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x) { return run(BACK_WEIGHT, s, dtype, x, dw, dy); }
 
 /* ---- plans without a device ---- */
 
 int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
                  int64_t *workspace) {
-  plan p = {(kind)direction, {}, ALIGNED, NULL, 0, NULL};
+  plan p = {(kind)direction, {}, x->dtype, device_tf32(), ALIGNED, NULL, 0, NULL};
   TY_TRY(ty_accept_conv(&p.shape, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
   descriptor properties(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(device) + 1, device);

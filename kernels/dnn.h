@@ -8,8 +8,9 @@ int dnn_accept_version(void); /* needs no device */
 int dnn_open(void);
 const char *dnn_text(void); /* name and version */
 
-int dnn_forward(const conv_shape *s, float *y, const float *x, const float *w);
-int dnn_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
-int dnn_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
+/* All tensors of one float dtype; sums are float32. */
+int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const void *w);
+int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w);
+int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x);
 
 #endif

@@ -36,29 +36,32 @@ static ty_tensor transposed(const ty_tensor *t) {
   return other;
 }
 
-/* at[i] = the first element of matrix i of t. */
-__global__ void k_pointers(real **at, ty_tensor t, int64_t count) {
+/* at[i] = the first element of matrix i of t, whose elements have size bytes. */
+__global__ void k_pointers(char **at, ty_tensor t, int64_t count, int size) {
   int64_t i = thread_index(), rest = i, offset = 0;
   if (i >= count) return;
   for (int d = t.ndim - 3; d >= 0; d--) {
     offset += rest % t.shape[d] * t.stride[d];
     rest /= t.shape[d];
   }
-  at[i] = (real *)t.data + offset;
+  at[i] = (char *)t.data + offset * size;
 }
 
 /* y, a and b as BLAS can address them, y row by row. */
 static int multiply(const ty_tensor *y, int64_t ldc, const ty_tensor *a, blas_layout la, const ty_tensor *b, blas_layout lb, real beta) {
   int n = y->ndim;
   int64_t M = y->shape[n - 2], N = y->shape[n - 1], K = a->shape[n - 1], count = ty_numel(y) / (M * N);
-  if (count == 1)
-    return blas_multiply("matmul", M, N, K, (const real *)a->data, la, (const real *)b->data, lb, beta, (real *)y->data, ldc);
-  scratch<real *> at(3 * count);
+  const blas_types type = {a->dtype, y->dtype};
+  if (count == 1) return blas_multiply("matmul", type, M, N, K, a->data, la, b->data, lb, beta, y->data, ldc);
+  scratch<void *> at(3 * count);
   TY_TRY(at.missing("matmul"));
   const ty_tensor *each[3] = {y, a, b};
-  for (int i = 0; i < 3; i++) TY_TRY(launch_each("matmul", k_pointers, count, at.data + i * count, *each[i], count));
-  return blas_multiply_all("matmul", (int)count, M, N, K, at.data + count, la, at.data + 2 * count, lb, beta, at.data, ldc);
+  for (int i = 0; i < 3; i++) TY_TRY(launch_each("matmul", k_pointers, count, (char **)at.data + i * count, *each[i], count,
+                                                 ty_dtype_size(each[i]->dtype)));
+  return blas_multiply_all("matmul", type, (int)count, M, N, K, at.data + count, la, at.data + 2 * count, lb, beta, at.data, ldc);
 }
+
+static int64_t bytes_of(const ty_tensor *t) { return ty_numel(t) * ty_dtype_size(t->dtype); }
 
 /* A dense copy of t in block, for what BLAS cannot address. */
 static int densify(ty_tensor *t, void *block) {
@@ -76,14 +79,14 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
     ty_tensor factor = {};
     scratch<real> value(1);
     TY_TRY(value.missing("matmul"));
-    factor.data = value.data, factor.dtype = y->dtype, factor.device = y->device;
+    factor.data = value.data, factor.dtype = TY_REAL, factor.device = y->device;
     TY_TRY(ty_fill(&factor, beta));
     return ty_mul(y, y, &factor);
   }
   ty_tensor to = *y, left = *a, right = *b;
   blas_layout ly, la, lb;
   int dense_y = !is_addressable(&to, &ly), dense_a = !is_addressable(&left, &la), dense_b = !is_addressable(&right, &lb);
-  scratch<real> copy_y(dense_y ? ty_numel(y) : 0), copy_a(dense_a ? ty_numel(a) : 0), copy_b(dense_b ? ty_numel(b) : 0);
+  scratch<char> copy_y(dense_y ? bytes_of(y) : 0), copy_a(dense_a ? bytes_of(a) : 0), copy_b(dense_b ? bytes_of(b) : 0);
   TY_TRY(copy_y.missing("matmul") || copy_a.missing("matmul") || copy_b.missing("matmul"));
   if (dense_y) TY_TRY(densify(&to, copy_y.data));
   if (dense_a) TY_TRY(densify(&left, copy_a.data));

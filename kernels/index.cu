@@ -43,6 +43,7 @@ int ty_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index) {
   int size = ty_dtype_size(x->dtype);
   if (size == 8) return launch_each(op, k_gather<int64_t>, m * width, y->data, x->data, index->data, m, limit, s, device_fault());
   if (size == 4) return launch_each(op, k_gather<int32_t>, m * width, y->data, x->data, index->data, m, limit, s, device_fault());
+  if (size == 2) return launch_each(op, k_gather<uint16_t>, m * width, y->data, x->data, index->data, m, limit, s, device_fault());
   return launch_each(op, k_gather<uint8_t>, m * width, y->data, x->data, index->data, m, limit, s, device_fault());
 }
 

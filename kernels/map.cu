@@ -9,6 +9,18 @@ static __device__ inline real normal_pdf(real x) { return 0.39894228f * expf(-x 
 
 enum { EACH = 4 }; /* elements of a thread, a block apart */
 
+/* Element i of operand k. Operands may be of different types: a block's threads all take the same branch. */
+static __device__ inline real read(const ty_plan &p, int k, int64_t i) {
+  if (p.dtype[k] == TY_F16) return ((const half *)p.data[k])[i];
+  if (p.dtype[k] == TY_BF16) return ((const brain *)p.data[k])[i];
+  return ((const real *)p.data[k])[i];
+}
+static __device__ inline void write(const ty_plan &p, int64_t i, real v) {
+  if (p.dtype[0] == TY_F16) ((half *)p.data[0])[i] = v;
+  else if (p.dtype[0] == TY_BF16) ((brain *)p.data[0])[i] = v;
+  else ((real *)p.data[0])[i] = v;
+}
+
 /* y = F of the inputs; flat: at most one dim, every stride known to the thread without a division. */
 template <int INPUTS, class F> __global__ void k_map(ty_plan p, int flat) {
   int64_t first = (int64_t)blockIdx.x * blockDim.x * EACH + threadIdx.x;
@@ -22,8 +34,8 @@ template <int INPUTS, class F> __global__ void k_map(ty_plan p, int flat) {
       for (int k = 0; k <= INPUTS; k++) offset[k] += at * p.stride[k][d];
     }
     real v[INPUTS];
-    for (int k = 0; k < INPUTS; k++) v[k] = ((const real *)p.data[k + 1])[offset[k + 1]];
-    ((real *)p.data[0])[offset[0]] = F::at(v);
+    for (int k = 0; k < INPUTS; k++) v[k] = read(p, k + 1, offset[k + 1]);
+    write(p, offset[0], F::at(v));
   }
 }
 

@@ -5,12 +5,12 @@
 /* ---- batch norm: forward ---- */
 
 /* parts[block][channel] = sum of the block's rows, and sum of their squared distances from the block's own mean. */
-__global__ void k_moments(float2 *parts, const real *x, ty_matrix m) {
+template <class T> __global__ void k_moments(float2 *parts, const T *x, ty_matrix m) {
   int64_t c = (int64_t)blockIdx.y * WARP + threadIdx.x, left = m.rows - (int64_t)blockIdx.x * BLOCK_ROWS;
-  float2 sum = sum_column(m, c, [&](int64_t r, float2 *s) { s->x += x[r * m.columns + c]; });
+  float2 sum = sum_column(m, c, [&](int64_t r, float2 *s) { s->x += (real)x[r * m.columns + c]; });
   real mean = sum.x / (real)(left < BLOCK_ROWS ? left : (int64_t)BLOCK_ROWS);
   float2 square = sum_column(m, c, [&](int64_t r, float2 *s) {
-    real d = x[r * m.columns + c] - mean;
+    real d = (real)x[r * m.columns + c] - mean;
     s->y += d * d;
   });
   if (threadIdx.y == 0 && c < m.columns) parts[blockIdx.x * m.columns + c] = make_float2(sum.x, square.y);
@@ -45,14 +45,23 @@ __global__ void k_eval_scale(real *scale, const real *weight, const real *var, i
 }
 
 /* y = act((x - mean) * scale + bias + residual). NaN passes the ReLU. */
-__global__ void k_scale(real *y, const real *x, const real *mean, const real *scale, const real *bias, const real *residual, int relu,
-                        int64_t n, int64_t channels) {
+template <class T>
+__global__ void k_scale(T *y, const T *x, const real *mean, const real *scale, const real *bias, const T *residual, int relu, int64_t n,
+                        int64_t channels) {
   int64_t i = thread_index();
   if (i >= n) return;
   int64_t c = i % channels;
-  real v = (x[i] - mean[c]) * scale[c] + bias[c];
-  if (residual) v += residual[i];
-  y[i] = relu && v < 0 ? 0 : v;
+  real v = ((real)x[i] - mean[c]) * scale[c] + bias[c];
+  if (residual) v += (real)residual[i];
+  y[i] = relu && v < 0 ? 0.0f : v;
+}
+
+static int scaled(const char *op, ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const real *scale, const ty_tensor *bias,
+                  const ty_tensor *residual, int relu, ty_matrix m) {
+  return for_type(x->dtype, [&](auto *type) {
+    return launch_each(op, k_scale<TYPE_OF(type)>, ty_numel(x), y->data, x->data, mean->data, scale, bias->data,
+                       residual ? residual->data : NULL, relu, ty_numel(x), m.columns);
+  });
 }
 
 int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
@@ -64,12 +73,13 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
   scratch<real> scale(m.columns);
   TY_TRY(parts.missing(op));
   TY_TRY(scale.missing(op));
-  TY_TRY(launch(op, k_moments, column_grid(m), column_block(), parts.data, x->data, m));
+  TY_TRY(for_type(x->dtype, [&](auto *type) {
+    return launch(op, k_moments<TYPE_OF(type)>, column_grid(m), column_block(), parts.data, x->data, m);
+  }));
   TY_TRY(launch(op, k_statistics, dim3((unsigned)m.columns), dim3(THREADS), mean->data, rstd->data, scale.data,
                 running_mean ? running_mean->data : NULL, running_var ? running_var->data : NULL, parts.data, weight->data, m, row_blocks(m),
                 momentum, eps));
-  return launch_each(op, k_scale, ty_numel(x), y->data, x->data, mean->data, scale.data, bias->data, residual ? residual->data : NULL, relu,
-                     ty_numel(x), m.columns);
+  return scaled(op, y, x, mean, scale.data, bias, residual, relu, m);
 }
 
 int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
@@ -80,21 +90,21 @@ int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight
   scratch<real> scale(m.columns);
   TY_TRY(scale.missing(op));
   TY_TRY(launch_each(op, k_eval_scale, m.columns, scale.data, weight->data, running_var->data, m.columns, eps));
-  return launch_each(op, k_scale, ty_numel(x), y->data, x->data, running_mean->data, scale.data, bias->data,
-                     residual ? residual->data : NULL, relu, ty_numel(x), m.columns);
+  return scaled(op, y, x, running_mean, scale.data, bias, residual, relu, m);
 }
 
 /* ---- batch norm: backward ---- */
 
 /* parts[block][channel] = sum of d, and of d * (x - mean), where d = dy, or dy where y > 0. */
-__global__ void k_gradients(float2 *parts, const real *dy, const real *x, const real *y, const real *mean, int relu, ty_matrix m) {
+template <class T>
+__global__ void k_gradients(float2 *parts, const T *dy, const T *x, const T *y, const real *mean, int relu, ty_matrix m) {
   int64_t c = (int64_t)blockIdx.y * WARP + threadIdx.x;
   real centre = c < m.columns ? mean[c] : 0;
   float2 sum = sum_column(m, c, [&](int64_t r, float2 *s) {
     int64_t i = r * m.columns + c;
-    real d = !relu || y[i] > 0 ? dy[i] : 0;
+    real d = !relu || (real)y[i] > 0 ? (real)dy[i] : 0;
     s->x += d;
-    s->y += d * (x[i] - centre);
+    s->y += d * ((real)x[i] - centre);
   });
   if (threadIdx.y == 0 && c < m.columns) parts[blockIdx.x * m.columns + c] = sum;
 }
@@ -119,14 +129,15 @@ __global__ void k_slopes(slopes *out, real *dweight, real *dbias, const float2 *
   out[c] = {(real)scale, (real)(scale * sum * share), (real)(scale * s * s * product * share)};
 }
 
-__global__ void k_input_gradients(real *dx, real *dresidual, const real *dy, const real *x, const real *y, const real *mean,
-                                  const slopes *of, int relu, int64_t n, int64_t channels) {
+template <class T>
+__global__ void k_input_gradients(T *dx, T *dresidual, const T *dy, const T *x, const T *y, const real *mean, const slopes *of, int relu,
+                                  int64_t n, int64_t channels) {
   int64_t i = thread_index();
   if (i >= n) return;
   int64_t c = i % channels;
-  real d = !relu || y[i] > 0 ? dy[i] : 0;
+  real d = !relu || (real)y[i] > 0 ? (real)dy[i] : 0;
   if (dresidual) dresidual[i] = d;
-  dx[i] = d * of[c].scale - of[c].shift - (x[i] - mean[c]) * of[c].slope;
+  dx[i] = d * of[c].scale - of[c].shift - ((real)x[i] - mean[c]) * of[c].slope;
 }
 
 int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
@@ -138,11 +149,15 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
   scratch<slopes> of(m.columns);
   TY_TRY(parts.missing(op));
   TY_TRY(of.missing(op));
-  TY_TRY(launch(op, k_gradients, column_grid(m), column_block(), parts.data, dy->data, x->data, y->data, mean->data, relu, m));
+  TY_TRY(for_type(x->dtype, [&](auto *type) {
+    return launch(op, k_gradients<TYPE_OF(type)>, column_grid(m), column_block(), parts.data, dy->data, x->data, y->data, mean->data, relu, m);
+  }));
   TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of.data, dweight->data, dbias->data, parts.data, weight->data,
                 rstd->data, m, row_blocks(m), fixed));
-  return launch_each(op, k_input_gradients, ty_numel(x), dx->data, dresidual ? dresidual->data : NULL, dy->data, x->data, y->data,
-                     mean->data, of.data, relu, ty_numel(x), m.columns);
+  return for_type(x->dtype, [&](auto *type) {
+    return launch_each(op, k_input_gradients<TYPE_OF(type)>, ty_numel(x), dx->data, dresidual ? dresidual->data : NULL, dy->data, x->data,
+                       y->data, mean->data, of.data, relu, ty_numel(x), m.columns);
+  });
 }
 
 /* ---- layer norm: a block for each row ---- */

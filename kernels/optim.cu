@@ -1,38 +1,159 @@
-/* Optimiser updates: one pass over weights, moments and gradient, in memory order. */
+/* Optimiser updates: one launch over weights, moments and gradients of all parameters, in memory order; and dynamic loss scaling. Whether a step
+ * is skipped, and by what gradients are divided, is read from the device's memory: the host never waits to know it. */
 #include "device.h"
 
-struct adam { real beta1, beta2, rest1, rest2, size, root, eps, l2, shrink; };
+enum { EACH = 64, SHARE = THREADS * EACH, MOST = 256 }; /* elements of a thread and of a block; parameters of a launch */
 
-__global__ void k_adam(real *w, real *m, real *v, const real *g, int64_t n, adam a) {
-  int64_t i = thread_index();
-  if (i >= n) return;
-  real gradient = g[i] + a.l2 * w[i];
-  real first = a.beta1 * m[i] + a.rest1 * gradient, second = a.beta2 * v[i] + a.rest2 * gradient * gradient;
-  m[i] = first;
-  v[i] = second;
-  w[i] = a.shrink * w[i] - a.size * first / (sqrtf(second) * a.root + a.eps);
+/* Arguments of a kernel, so that nothing need be copied to the device. first: each parameter's first block. */
+struct parameter { real *w, *m, *v; const real *g; int64_t n, number; unsigned first; };
+struct table { int count; unsigned blocks; parameter of[MOST]; };
+
+/* The next parameters of the list that fit into a table; *at moves past them. */
+static table next_table(const ty_parameter *list, int64_t count, int64_t *at) {
+  table t;
+  t.count = 0, t.blocks = 0;
+  for (; *at < count && t.count < MOST; ++*at) {
+    const ty_parameter *p = &list[*at];
+    int64_t n = ty_numel(p->w);
+    t.of[t.count++] = {(real *)p->w->data, p->m ? (real *)p->m->data : NULL, p->v ? (real *)p->v->data : NULL, (const real *)p->g->data,
+                       n,                  p->number,                        t.blocks};
+    t.blocks += (unsigned)divide_up(n, SHARE);
+  }
+  return t;
 }
 
-int ty_adam(ty_tensor *w, ty_tensor *m, ty_tensor *v, const ty_tensor *g, double lr, double beta1, double beta2, double eps,
-            double weight_decay, int decoupled, int64_t step) {
-  TY_TRY(ty_accept_adam(w, m, v, g, step));
+/* The parameter of this thread block. */
+static __device__ inline int parameter_of(const table &t) {
+  int low = 0, high = t.count;
+  while (high - low > 1) {
+    int middle = (low + high) / 2;
+    if (t.of[middle].first <= blockIdx.x) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/* f(i) for the elements of parameter p that are this thread's. */
+template <class F> static __device__ inline void each_element(const parameter &p, F f) {
+  int64_t start = (int64_t)(blockIdx.x - p.first) * SHARE + threadIdx.x;
+  for (int e = 0; e < EACH; e++) {
+    int64_t i = start + (int64_t)e * THREADS;
+    if (i >= p.n) return;
+    f(i);
+  }
+}
+
+static const real *data_of(const ty_tensor *t) { return t ? (const real *)t->data : NULL; }
+
+/* ---- Adam ---- */
+
+struct adam { double lr, beta1, beta2; real b1, b2, rest1, rest2, eps, l2, shrink; };
+struct rate { real size, root; }; /* of the step, with the corrections for moments that began at 0 */
+
+__global__ void k_adam_rates(rate *rates, int64_t *steps, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
+  int64_t i = thread_index();
+  if (i >= t.count || (overflow && *overflow != 0)) return;
+  double step = (double)++steps[t.of[i].number];
+  rates[i] = {(real)(a.lr / (1 - pow(a.beta1, step))), (real)(1 / sqrt(1 - pow(a.beta2, step)))};
+}
+
+__global__ void k_adam(const rate *rates, const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
+  if (overflow && *overflow != 0) return;
+  int at = parameter_of(t);
+  const parameter &p = t.of[at];
+  rate r = rates[at];
+  real unscale = scale ? 1 / *scale : 1;
+  each_element(p, [&](int64_t i) {
+    real gradient = p.g[i] * unscale + a.l2 * p.w[i];
+    real first = a.b1 * p.m[i] + a.rest1 * gradient, second = a.b2 * p.v[i] + a.rest2 * gradient * gradient;
+    p.m[i] = first;
+    p.v[i] = second;
+    p.w[i] = a.shrink * p.w[i] - r.size * first / (sqrtf(second) * r.root + a.eps);
+  });
+}
+
+int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+            double beta1, double beta2, double eps, double weight_decay, int decoupled) {
+  TY_TRY(ty_accept_step("adam", list, count, 2, steps, scale, overflow));
   adam a;
-  a.beta1 = (real)beta1, a.beta2 = (real)beta2, a.rest1 = (real)(1 - beta1), a.rest2 = (real)(1 - beta2), a.eps = (real)eps;
-  a.size = (real)(lr / (1 - pow(beta1, (double)step))), a.root = (real)(1 / sqrt(1 - pow(beta2, (double)step)));
+  a.lr = lr, a.beta1 = beta1, a.beta2 = beta2, a.eps = (real)eps;
+  a.b1 = (real)beta1, a.b2 = (real)beta2, a.rest1 = (real)(1 - beta1), a.rest2 = (real)(1 - beta2);
   a.l2 = decoupled ? 0 : (real)weight_decay, a.shrink = decoupled ? (real)(1 - lr * weight_decay) : 1;
-  return launch_each("adam", k_adam, ty_numel(w), w->data, m->data, v->data, g->data, ty_numel(w), a);
+  scratch<rate> rates(MOST);
+  TY_TRY(rates.missing("adam"));
+  for (int64_t at = 0; at < count;) {
+    table t = next_table(list, count, &at);
+    TY_TRY(launch_each("adam", k_adam_rates, t.count, rates.data, steps->data, data_of(overflow), t, a));
+    TY_TRY(launch("adam", k_adam, dim3(t.blocks), dim3(THREADS), rates.data, data_of(scale), data_of(overflow), t, a));
+  }
+  return 0;
 }
 
-__global__ void k_sgd(real *w, real *velocity, const real *g, int64_t n, real rate, real momentum, real decay, int first) {
+/* ---- SGD ---- */
+
+__global__ void k_count(int64_t *steps, const real *overflow, LARGE_ARGUMENT(table) t) {
   int64_t i = thread_index();
-  if (i >= n) return;
-  real step = g[i] + decay * w[i];
-  if (velocity) step = velocity[i] = first ? step : momentum * velocity[i] + step;
-  w[i] -= rate * step;
+  if (i < t.count && !(overflow && *overflow != 0)) steps[t.of[i].number]++;
 }
 
-int ty_sgd(ty_tensor *w, ty_tensor *velocity, const ty_tensor *g, double lr, double momentum, double weight_decay, int first) {
-  TY_TRY(ty_accept_sgd(w, velocity, g, momentum));
-  void *moving = momentum != 0 ? velocity->data : NULL;
-  return launch_each("sgd", k_sgd, ty_numel(w), w->data, moving, g->data, ty_numel(w), lr, momentum, weight_decay, first);
+__global__ void k_sgd(const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, real lr, real momentum, real decay) {
+  if (overflow && *overflow != 0) return;
+  const parameter &p = t.of[parameter_of(t)];
+  real unscale = scale ? 1 / *scale : 1;
+  each_element(p, [&](int64_t i) {
+    real step = p.g[i] * unscale + decay * p.w[i];
+    if (momentum != 0) step = p.m[i] = momentum * p.m[i] + step;
+    p.w[i] -= lr * step;
+  });
+}
+
+int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
+           double momentum, double weight_decay) {
+  TY_TRY(ty_accept_step("sgd", list, count, momentum != 0, steps, scale, overflow));
+  for (int64_t at = 0; at < count;) {
+    table t = next_table(list, count, &at);
+    TY_TRY(launch_each("sgd", k_count, t.count, steps->data, data_of(overflow), t));
+    TY_TRY(launch("sgd", k_sgd, dim3(t.blocks), dim3(THREADS), data_of(scale), data_of(overflow), t, lr, momentum, weight_decay));
+  }
+  return 0;
+}
+
+/* ---- dynamic loss scaling ---- */
+
+__global__ void k_find_overflow(real *overflow, LARGE_ARGUMENT(table) t) {
+  const parameter &p = t.of[parameter_of(t)];
+  bool found = false;
+  each_element(p, [&](int64_t i) { found = found || !(p.g[i] - p.g[i] == 0); });
+  if (found) *overflow = 1; /* by many threads, all the same */
+}
+
+int ty_find_overflow(ty_tensor *overflow, const ty_parameter *list, int64_t count) {
+  TY_TRY(ty_accept_overflow(overflow, list, count));
+  TY_TRY(ty_fill(overflow, 0));
+  for (int64_t at = 0; at < count;) {
+    table t = next_table(list, count, &at);
+    TY_TRY(launch("find_overflow", k_find_overflow, dim3(t.blocks), dim3(THREADS), overflow->data, t));
+  }
+  return 0;
+}
+
+__global__ void k_update_scale(real *scale, int64_t *counts, const real *overflow, real growth, real backoff, int64_t interval) {
+  if (threadIdx.x) return;
+  if (*overflow != 0) {
+    *scale *= backoff;
+    counts[0] = 0;
+    counts[1]++;
+    counts[2]++;
+    return;
+  }
+  counts[1] = 0;
+  if (++counts[0] < interval) return;
+  real larger = *scale * growth;
+  if (larger - larger == 0) *scale = larger;
+  counts[0] = 0;
+}
+
+int ty_update_scale(ty_tensor *scale, ty_tensor *counts, const ty_tensor *overflow, double growth, double backoff, int64_t interval) {
+  TY_TRY(ty_accept_update_scale(scale, counts, overflow));
+  return launch("update_scale", k_update_scale, dim3(1), dim3(WARP), scale->data, counts->data, overflow->data, growth, backoff, interval);
 }

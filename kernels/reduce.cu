@@ -21,20 +21,20 @@ static __device__ inline int64_t offset_of(int64_t i, int n, const int64_t *shap
   return offset;
 }
 
-__global__ void k_sum(real *y, double *partial, const real *x, ty_dims kept, ty_dims reduced, sum_shape s) {
+template <class T> __global__ void k_sum(real *y, double *partial, const T *x, ty_dims kept, ty_dims reduced, sum_shape s) {
   __shared__ double part[THREADS];
   int t = threadIdx.x, o = s.across ? t % s.outputs : t / s.lanes, lane = s.across ? t / s.outputs : t % s.lanes;
   int64_t k = (int64_t)blockIdx.x * s.outputs + o, start = blockIdx.y * s.length, end = start + s.length;
   if (end > reduced.total) end = reduced.total;
   real sum = 0;
   if (k < kept.total) {
-    const real *from = x + offset_of(k, kept.n, kept.shape, kept.stride);
-    for (int64_t r = start + lane; r < end; r += s.lanes) sum += from[offset_of(r, reduced.n, reduced.shape, reduced.stride)];
+    const T *from = x + offset_of(k, kept.n, kept.shape, kept.stride);
+    for (int64_t r = start + lane; r < end; r += s.lanes) sum += (real)from[offset_of(r, reduced.n, reduced.shape, reduced.stride)];
   }
   part[o * s.lanes + lane] = sum;
-  for (int half = s.lanes / 2; half > 0; half /= 2) {
+  for (int step = s.lanes / 2; step > 0; step /= 2) {
     __syncthreads();
-    if (lane < half) part[o * s.lanes + lane] += part[o * s.lanes + lane + half];
+    if (lane < step) part[o * s.lanes + lane] += part[o * s.lanes + lane + step];
   }
   if (lane != 0 || k >= kept.total) return;
   double total = part[o * s.lanes];
@@ -71,7 +71,9 @@ int ty_sum(ty_tensor *y, const ty_tensor *x) {
   scratch<double> partial(s.segments > 1 ? s.segments * kept.total : 1);
   TY_TRY(partial.missing("sum"));
   dim3 grid((unsigned)divide_up(kept.total, s.outputs), (unsigned)s.segments);
-  TY_TRY(launch("sum", k_sum, grid, dim3(THREADS), (real *)y->data, partial.data, (const real *)x->data, kept, reduced, s));
+  TY_TRY(for_type(x->dtype, [&](auto *type) {
+    return launch("sum", k_sum<TYPE_OF(type)>, grid, dim3(THREADS), y->data, partial.data, x->data, kept, reduced, s);
+  }));
   return s.segments > 1 ? launch_each("sum", k_join_sums, kept.total, (real *)y->data, partial.data, kept, s.segments) : 0;
 }
 

@@ -26,10 +26,10 @@ local convolutions = {
   { 128, 256, 1, 2, 16 }, { 256, 256, 3, 1, 8 }, { 256, 512, 3, 2, 8 }, { 256, 512, 1, 2, 8 }, { 512, 512, 3, 1, 4 },
 }
 
--- A channels-last tensor without memory.
-local function shape(n, c, h, w)
+-- A channels-last tensor without memory. dtype: tycho.h's code.
+local function shape(dtype, n, c, h, w)
   local t = ffi.new 'ty_tensor'
-  t.ndim, t.dtype, t.device = 4, 0, 1
+  t.ndim, t.dtype, t.device = 4, dtype, 1
   t.shape[0], t.shape[1], t.shape[2], t.shape[3] = n, c, h, w
   t.stride[0], t.stride[1], t.stride[2], t.stride[3] = h * w * c, 1, w * c, c
   return t
@@ -37,14 +37,16 @@ end
 
 describe('cuDNN without a device', function()
   local ok, library = pcall(device.library, 'cuda')
-  for _, d in ipairs(devices) do
-    it('plans every convolution for ' .. d[1], function()
+  for i = 1, 3 * #devices do
+    local d, dtype = devices[(i - 1) % 3 + 1], ({ 'f32', 'f16', 'bf16' })[math.ceil(i / 3)]
+    it(('plans every convolution of %s for %s'):format(dtype, d[1]), function()
       if not ok then return pending(library) end
+      local code = require('tycho.dtype')[dtype].code
       local workspace = ffi.new 'int64_t[1]'
       for _, s in ipairs(convolutions) do
         local inputs, outputs, kernel, stride, size = unpack(s)
-        local x, w = shape(IMAGES, inputs, size, size), shape(outputs, inputs, kernel, kernel)
-        local y = shape(IMAGES, outputs, size / stride, size / stride)
+        local x, w = shape(code, IMAGES, inputs, size, size), shape(code, outputs, inputs, kernel, kernel)
+        local y = shape(code, IMAGES, outputs, size / stride, size / stride)
         for direction = 0, 2 do
           if not (inputs == 3 and direction == 1) then
             local status = library.ty_plan_conv(d[2], direction, y, x, w, stride, (kernel - 1) / 2, workspace)
@@ -58,7 +60,7 @@ describe('cuDNN without a device', function()
 
   it('names what it cannot do', function()
     if not ok then return pending(library) end
-    local x, w, y = shape(2, 3, 8, 8), shape(4, 5, 3, 3), shape(2, 4, 8, 8)
+    local x, w, y = shape(0, 2, 3, 8, 8), shape(0, 4, 5, 3, 3), shape(0, 2, 4, 8, 8)
     assert.equal(1, library.ty_plan_conv(devices[1][2], 0, y, x, w, 1, 1, ffi.new 'int64_t[1]'))
     assert.truthy(ffi.string(library.ty_error()):find('takes 5 channels', 1, true))
   end)

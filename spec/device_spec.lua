@@ -5,58 +5,9 @@ local ffi = require 'ffi'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
 local device = require 'tycho.device'
+local on_device = require 'spec.on_device'
 
-local is_tensor = tycho.is_tensor
-
--- Every tensor in value, also inside tables, as fn makes it.
-local function each(value, fn)
-  if is_tensor(value) then return fn(value) end
-  if type(value) ~= 'table' then return value end
-  local out = {}
-  for k, v in pairs(value) do out[k] = each(v, fn) end
-  return out
-end
-
--- Forward results and gradients of one op on a device, as tensors on the CPU. sample: as an op record's, float or double.
-local function results(name, sample, where)
-  local leaves = {}
-  local args = each({ sample(tycho.generator(3, 5)) }, function(x)
-    local moved = (x.type.real and tycho.empty_like(x, 'f32'):copy_(x) or x):to(where)
-    if x.type.real then leaves[#leaves + 1] = moved end
-    return moved
-  end)
-  local record = op.record(name)
-  for _, leaf in ipairs(record and record.skip and {} or leaves) do leaf:requires_grad_() end
-  local options = args[#args]
-  for _, constant in ipairs { 'running_mean', 'running_var', 'memory_k', 'memory_v' } do
-    if type(options) == 'table' and not is_tensor(options) and options[constant] then options[constant].requires_grad = nil end
-  end
-  local y, extra = op.find(name)(unpack(args, 1, table.maxn(args)))
-  if y.node then y:backward(tycho.generator(4, 5):normal_tensor(y.shape):to(where)) end
-  local out = { y }
-  if is_tensor(extra) then out[2] = extra end
-  for _, leaf in ipairs(leaves) do out[#out + 1] = leaf.grad or leaf end
-  return each(out, function(x) return x:cpu() end)
-end
-
-local function assert_close(expected, got, tolerance, label)
-  assert.equal(#expected, #got)
-  for i, a in ipairs(expected) do
-    local b = got[i]
-    assert.same(a.shape, b.shape)
-    assert.equal(a.dtype, b.dtype)
-    local x, y = a:to('f64'):contiguous(), b:to('f64'):contiguous()
-    local p, q, scale = x:ptr(), y:ptr(), 1e-6
-    for j = 0, x:numel() - 1 do
-      if p[j] == p[j] then scale = math.max(scale, math.abs(p[j])) end
-    end
-    for j = 0, x:numel() - 1 do
-      local both_nan = p[j] ~= p[j] and q[j] ~= q[j]
-      assert(both_nan or math.abs(p[j] - q[j]) <= tolerance * scale,
-        ('%s: result %d, element %d: %.9g on the CPU, %.9g'):format(label, i, j, p[j], q[j]))
-    end
-  end
-end
+local each, results, assert_close = on_device.each, on_device.results, on_device.assert_close
 
 -- ---- what is run ----
 

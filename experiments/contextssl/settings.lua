@@ -21,6 +21,8 @@ local rules = {
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
   device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
+  amp = check.word { 'off', 'fp16', 'bf16' },
+  tf32 = check.flag(),
   threads = check.whole(0, tycho.threads()),
   epochs = check.whole(1),
   log_interval = check.whole(1),
@@ -122,6 +124,21 @@ local function check_job(file)
   end
 end
 
+-- Opens the device and tells it how to compute.
+local function check_device(config)
+  local where, why = device.choose(config.device or 'cpu')
+  if (config.amp or 'off') ~= 'off' then
+    if where == 'cpu' then
+      error(('amp=%s: mixed precision is computed on cuda only%s; leave it out, or set amp=off'):format(config.amp,
+        why and ', which cannot be used: ' .. why or ', and device=cpu was asked for'), 0)
+    end
+    if config.amp == 'fp16' and config.break_on_nan then
+      error('break_on_nan: with amp=fp16 gradients overflow now and then, and the loss scale answers; look with amp=bf16 or amp=off', 0)
+    end
+  end
+  device.set_tf32(where, config.tf32)
+end
+
 -- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto that run's own settings stand between them, so that the
 -- run goes on as it began; config.resume is then the run's directory, nil otherwise.
 -- With -m among the arguments they are a sweep's: it is run, and the process ends.
@@ -143,7 +160,7 @@ function M.load(file, arguments)
   if (config.threads or 0) > 0 then tycho.set_threads(config.threads) end
   tycho.set_exact(config.exact)
   tycho.set_break_on_nan(config.break_on_nan)
-  device.choose(config.device or 'cpu')
+  check_device(config)
   return config
 end
 

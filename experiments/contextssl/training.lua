@@ -33,8 +33,9 @@ local function build(config, dataset)
   probe:to(where)
   local optimizer = policies.optimizer(config, model:parameters())
   local probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 })
-  return { modules = { model = model, probe = probe }, optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer },
-    meters = new_meters() }
+  local optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer }
+  if config.amp == 'fp16' then optimizers.scaler = tycho.optim.GradScaler(where) end
+  return { modules = { model = model, probe = probe }, optimizers = optimizers, meters = new_meters() }
 end
 
 -- The objects of one iteration: an epoch is a random order of all of them, its last batch may be smaller.
@@ -46,18 +47,27 @@ local function objects_of(dataset, config, iteration, per_epoch, cache)
   return list
 end
 
--- One step of both optimisers on a batch, added to parts.meters.
+-- One step of both optimisers on a batch, added to parts.meters. Under config.amp the losses are computed in mixed precision, as PyTorch's autocast
+-- and GradScaler do it; backward stays outside, as its page recommends.
 function M.step(parts, batch, environment, masks, config, lr)
   local model, probe = parts.modules.model, parts.modules.probe
   local optimizer, probe_optimizer = parts.optimizers.optimizer, parts.optimizers.probe_optimizer
   tycho.scope(function()
-    local loss, out = policies.losses(model, probe, batch, environment, masks, config)
+    local loss, out = tycho.autocast(config.amp, policies.losses, model, probe, batch, environment, masks, config)
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
-    loss:backward()
     optimizer.lr = lr
-    optimizer:step()
-    probe_optimizer:step()
+    local scaler = parts.optimizers.scaler
+    if scaler then
+      scaler:scale(loss):backward()
+      scaler:step(optimizer)
+      scaler:step(probe_optimizer)
+      scaler:update()
+    else
+      loss:backward()
+      optimizer:step()
+      probe_optimizer:step()
+    end
     policies.measure(parts.meters, out, batch, environment, config)
   end)
 end
@@ -93,6 +103,7 @@ local function new_training(config, dataset, parts, run, monitor)
   local per_epoch = math.ceil(dataset:size() / config.batch_size)
   local total = config.epochs * per_epoch
   local model, meters, cache = parts.modules.model, parts.meters, {}
+  local scaler = parts.optimizers.scaler
   local loop
 
   local function lr(iteration) return policies.learning_rate(config, iteration, per_epoch, total) end
@@ -121,6 +132,7 @@ local function new_training(config, dataset, parts, run, monitor)
   local function close_epoch(epoch)
     local row = meters:means()
     row.epoch, row.iteration, row.lr = epoch, epoch * per_epoch, lr(epoch * per_epoch - 1)
+    if scaler then row.loss_scale, row.skipped_steps = scaler:get_scale(), scaler:skipped() end
     local is_interval = epoch % config.log_interval == 0
     if is_interval and monitor then
       local seen = monitor(model, parts.modules.probe)

@@ -1,4 +1,5 @@
-/* The host build's BLAS is the CPU's. */
+/* The host build's BLAS is the CPU's, over float32 copies of what is not float32. */
+#include "widen.h"
 #include "../blas.h"
 extern "C" {
 #include "../../csrc/blas.h"
@@ -7,14 +8,20 @@ extern "C" {
 int blas_open(void) { return 0; }
 const char *blas_text(void) { return "the CPU's BLAS"; }
 
-int blas_multiply(const char *, int64_t m, int64_t n, int64_t k, const float *a, blas_layout la, const float *b, blas_layout lb, float beta,
-                  float *c, int64_t ldc) {
-  GEMM(ROW_MAJOR, la.transposed ? TRANS : NO_TRANS, lb.transposed ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, 1, a, (int)la.ld, b,
-       (int)lb.ld, beta, c, (int)ldc);
-  return 0;
+/* Elements from the first of a matrix to its last. */
+static int64_t span(int64_t rows, int64_t columns, blas_layout l) { return l.transposed ? (columns - 1) * l.ld + rows : (rows - 1) * l.ld + columns; }
+
+int blas_multiply(const char *, blas_types type, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
+                  blas_layout lb, float beta, void *c, int64_t ldc) {
+  widened left(type.factors, a, span(m, k, la)), right(type.factors, b, span(k, n, lb));
+  return narrowed(type.result, c, span(m, n, {0, ldc}), [&](float *to) {
+    GEMM(ROW_MAJOR, la.transposed ? TRANS : NO_TRANS, lb.transposed ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, 1, left.data(), (int)la.ld,
+         right.data(), (int)lb.ld, beta, to, (int)ldc);
+    return 0;
+  });
 }
-int blas_multiply_all(const char *op, int count, int64_t m, int64_t n, int64_t k, const float *const *a, blas_layout la,
-                      const float *const *b, blas_layout lb, float beta, float *const *c, int64_t ldc) {
-  for (int i = 0; i < count; i++) blas_multiply(op, m, n, k, a[i], la, b[i], lb, beta, c[i], ldc);
+int blas_multiply_all(const char *op, blas_types type, int count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
+                      const void *const *b, blas_layout lb, float beta, void *const *c, int64_t ldc) {
+  for (int i = 0; i < count; i++) blas_multiply(op, type, m, n, k, a[i], la, b[i], lb, beta, c[i], ldc);
   return 0;
 }

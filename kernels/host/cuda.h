@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include "../../csrc/half.h"
 
 #define __global__
 #define __device__
@@ -18,6 +19,18 @@ struct dim3 {
 };
 struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct __half {
+  uint16_t bits;
+  __half() = default;
+  __half(float v) : bits(ty_to_half(v)) {}
+  operator float() const { return ty_from_half(bits); }
+};
+struct __nv_bfloat16 {
+  uint16_t bits;
+  __nv_bfloat16() = default;
+  __nv_bfloat16(float v) : bits(ty_to_brain(v)) {}
+  operator float() const { return ty_from_brain(bits); }
+};
 static inline float2 make_float2(float first, float second) { return {first, second}; }
 
 extern dim3 gridDim, blockDim, blockIdx, threadIdx;

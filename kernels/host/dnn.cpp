@@ -1,9 +1,27 @@
-/* The host build's convolutions are the CPU library's. */
+/* The host build's convolutions are the CPU library's, over float32 copies of what is not float32. */
+#include "widen.h"
 #include "../dnn.h"
 
 int dnn_accept_version(void) { return 0; }
 int dnn_open(void) { return 0; }
 const char *dnn_text(void) { return "the CPU's convolutions"; }
-int dnn_forward(const conv_shape *s, float *y, const float *x, const float *w) { return ty_direct_forward(s, y, x, w); }
-int dnn_back_input(const conv_shape *s, float *dx, const float *dy, const float *w) { return ty_direct_back_input(s, dx, dy, w); }
-int dnn_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x) { return ty_direct_back_weight(s, dw, dy, x); }
+
+static int64_t x_size(const conv_shape *s) { return s->n * s->in * s->h * s->w; }
+static int64_t w_size(const conv_shape *s) { return s->out * s->in * s->kh * s->kw; }
+static int64_t y_size(const conv_shape *s) { return s->n * s->out * s->oh * s->ow; }
+
+int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const void *w) {
+  return narrowed(dtype, y, y_size(s), [&](float *to) {
+    return ty_direct_forward(s, to, widened(dtype, x, x_size(s)).data(), widened(dtype, w, w_size(s)).data());
+  });
+}
+int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w) {
+  return narrowed(dtype, dx, x_size(s), [&](float *to) {
+    return ty_direct_back_input(s, to, widened(dtype, dy, y_size(s)).data(), widened(dtype, w, w_size(s)).data());
+  });
+}
+int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x) {
+  return narrowed(dtype, dw, w_size(s), [&](float *to) {
+    return ty_direct_back_weight(s, to, widened(dtype, dy, y_size(s)).data(), widened(dtype, x, x_size(s)).data());
+  });
+}

@@ -190,8 +190,18 @@ local function deposit(leaf, g)
   leaf.grad.storage.lasting = true
 end
 
+-- g, pinned, in the dtype of what it is for: rules need not convert what the op took in another one.
+local function as_type_of(input, g)
+  if g.type == input.type then return g end
+  local own = tensor.copy_into(tensor.empty_like(g, input.dtype), g)
+  own.storage.pins = 1
+  unpin(g)
+  return own
+end
+
 -- Hands a pinned gradient on to the node or leaf that it is for.
 local function pass_on(heap, input, g)
+  g = as_type_of(input, g)
   local parent = rawget(input, 'node')
   if parent then
     local waiting = parent[GRADIENT]
@@ -268,6 +278,7 @@ function Tensor:backward(gradient)
   elseif not tensor.same_shape(gradient, self) then
     lib.raise(('backward: the gradient must have shape %s, got %s'):format(tensor.shape_text(self), tensor.shape_text(gradient)))
   end
+  gradient = gradient:to(self.dtype)
   local level = lib.scope_level()
   local was_enabled = enabled
   enabled = false
@@ -287,7 +298,7 @@ end
 -- Marks a leaf: backward will fill .grad. Returns self.
 function Tensor:requires_grad_(on)
   if self.node then lib.raise('requires_grad_: this tensor was computed; only leaves can be marked (detach it first)') end
-  if not self.type.real then lib.raise('requires_grad_: expected f32 or f64, got ' .. self.dtype) end
+  if not self.type.real then lib.raise('requires_grad_: expected a float dtype, got ' .. self.dtype) end
   self.requires_grad = on ~= false or nil
   return self
 end

@@ -120,6 +120,12 @@ function M.line(setting)
   return name == 'cpu' and 'device: cpu' or ('device: %s: %s'):format(name, M.describe(name))
 end
 
+-- on: products and convolutions of float32 on a device may round their factors to TF32, for speed. Off at first; the CPU never does.
+function M.set_tf32(name, on)
+  local library = M.open(name).float
+  if name ~= 'cpu' then library.ty_set_tf32(on and 1 or 0) end
+end
+
 -- Waits for all work on a device.
 function M.synchronize(name)
   local library = M.open(name).float

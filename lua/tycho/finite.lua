@@ -12,12 +12,12 @@ function M.set(on) M.is_on = on and true or false end
 
 -- Numbers of NaN and of infinities in a real tensor.
 local function count(t)
-  local sum = tensor.empty(tensor.map(t.shape, function() return 1 end), t.dtype)
+  local sum = tensor.empty(tensor.map(t.shape, function() return 1 end), t.type.short and 'f32' or t.dtype, t.device)
   lib.check(sum.lib.ty_sum(sum.c, t.c), sum.lib)
   local total = sum:item()
   sum.storage:free()
   if total - total == 0 then return 0, 0 end
-  local flat = tensor.dense(t)
+  local flat = tensor.dense(t:cpu())
   local p, read, nans, infinities = flat:ptr(), flat.type.read, 0, 0
   for i = 0, flat:numel() - 1 do
     local v = read(p, i)

@@ -5,8 +5,9 @@ local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local finite = require 'tycho.finite'
 local op = require 'tycho.op'
+local autocast = require 'tycho.autocast'
 
-local M = { version = '0.1.0', lib = lib }
+local M = { version = '0.1.0', lib = lib, autocast = autocast.run }
 
 for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'is_tensor' } do
   M[name] = tensor[name]

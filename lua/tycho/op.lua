@@ -8,12 +8,14 @@
 --             ctx.needs[i]: does input i want one
 --   backward  one gradient per input, nil where none is needed or defined; absent: the op is not differentiable
 --   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
+--   autocast  'low': computes in 16 bit under tycho.autocast; 'full': in float32 what comes in 16 bit; absent: in what comes (autocast.lua)
 -- A record with compose = function(...) instead is a composite: plain Lua over other ops, differentiable by itself.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local dtypes = require 'tycho.dtype'
 local finite = require 'tycho.finite'
+local autocast = require 'tycho.autocast'
 
 local M = {}
 local is_tensor, alive, flows, unchanged = tensor.is_tensor, tensor.alive, autograd.flows, autograd.unchanged
@@ -77,9 +79,10 @@ local function listed(name, record)
   return function(list, ...)
     if type(list) ~= 'table' or is_tensor(list) or #list == 0 then lib.raise(name .. ': expected a list of tensors, such as {a, b}') end
     local inputs, needs, grad = {}, {}, false
+    for i = 1, #list do inputs[i] = check_argument(('entry %d of the list'):format(i), name, list[i]) end
+    autocast.unify(inputs)
     for i = 1, #list do
-      inputs[i] = check_argument(('entry %d of the list'):format(i), name, list[i])
-      needs[i] = flows(list[i]) and true or false
+      needs[i] = flows(inputs[i]) and true or false
       grad = grad or needs[i]
     end
     grad = grad and autograd.enabled()
@@ -127,7 +130,7 @@ local function unary(name)
 end
 
 -- A fresh tensor of the shape that a and b broadcast to, in the memory order of the argument that has this shape.
-local function broadcast_like(a, b, name)
+local function broadcast_like(a, b, name, dtype)
   local ac, bc = a.c, b.c
   local an, bn = ac.ndim, bc.ndim
   local n = an > bn and an or bn
@@ -144,15 +147,15 @@ local function broadcast_like(a, b, name)
       end
     end
   end
-  if a_full then return tensor.empty_like(a) end
-  if b_full then return tensor.empty_like(b) end
+  if a_full then return tensor.empty_like(a, dtype) end
+  if b_full then return tensor.empty_like(b, dtype) end
   shape = {}
   for i = 1, n do
     local as = i <= an and tonumber(ac.shape[an - i]) or 1
     local bs = i <= bn and tonumber(bc.shape[bn - i]) or 1
     shape[n - i + 1] = as == 1 and bs or as
   end
-  return tensor.empty(shape, a.dtype, a.device)
+  return tensor.empty(shape, dtype, a.device)
 end
 
 -- g summed over the dims in which x was broadcast.
@@ -161,7 +164,7 @@ local function sum_to(g, x)
   local gn, xn = g.c.ndim, x.c.ndim
   local shape = {}
   for i = 1, gn do shape[i] = i > gn - xn and tonumber(x.c.shape[i - 1 - gn + xn]) or 1 end
-  local sum = tensor.empty(shape, g.dtype, g.device)
+  local sum = tensor.empty(shape, g.type.short and 'f32' or g.dtype, g.device)
   lib.check(sum.lib.ty_sum(sum.c, g.c), sum.lib)
   return gn == xn and sum or sum:reshape(x.shape)
 end
@@ -200,11 +203,15 @@ local function binary(name)
     if type(a) == 'number' and is_tensor(b) then a = tensor.full({}, a, b.dtype, b.device) end
     a = check_argument('a', name, a)
     b = check_argument('b', name, b, a)
+    local dtype = a.dtype
     if a.type ~= b.type then
-      lib.raise(('%s: a is %s %s and b is %s %s; convert one with :to(dtype)'):format(name, a.dtype, tensor.shape_text(a), b.dtype,
-        tensor.shape_text(b)))
+      dtype = autocast.widest(a.type, b.type)
+      if not dtype then
+        lib.raise(('%s: a is %s %s and b is %s %s; convert one with :to(dtype)'):format(name, a.dtype, tensor.shape_text(a), b.dtype,
+          tensor.shape_text(b)))
+      end
     end
-    local y = broadcast_like(a, b, name)
+    local y = broadcast_like(a, b, name, dtype)
     lib.check(y.lib[symbol](y.c, a.c, b.c), y.lib)
     if autograd.enabled() and (flows(a) or flows(b)) then
       local saved = saves and { a, a.storage.version, b, b.storage.version, y, y.storage.version }
@@ -221,8 +228,8 @@ function M.new(record)
   if type(record) ~= 'table' or not (record.compose or record.forward and record.inputs) then
     lib.raise('op.new: expected a record {name =, inputs = {names of the tensors}, forward = function(ctx, ...), backward = function(ctx, dy)}')
   end
-  if record.compose then return record.compose end
-  return (record.list and listed or fixed)(record.name or 'custom op', record)
+  local name = record.name or 'custom op'
+  return autocast.wrap(name, record, record.compose or (record.list and listed or fixed)(name, record))
 end
 
 -- ---- finding by name ----
@@ -258,17 +265,16 @@ end
 -- The function of an op by name: a row of map.def or a file in ops/; nil when there is neither.
 function M.find(name)
   local row = rows[name]
-  if row then return row.arity == 1 and unary(name) or binary(name) end
+  if row then return autocast.wrap(name, row, row.arity == 1 and unary(name) or binary(name)) end
   local record = M.record(name)
   if not record then return nil end
-  if record.compose then return record.compose end
-  return (record.list and listed or fixed)(name, record)
+  return autocast.wrap(name, record, record.compose or (record.list and listed or fixed)(name, record))
 end
 
 -- A real dtype shared by the arguments, or an error; for records that allocate results.
 function M.check_real(op, x, name)
   if not dtypes[x.dtype].real then
-    lib.raise(('%s: %s must be f32 or f64, got %s %s'):format(op, name or 'x', x.dtype, tensor.shape_text(x)))
+    lib.raise(('%s: %s must have a float dtype, got %s %s'):format(op, name or 'x', x.dtype, tensor.shape_text(x)))
   end
 end
 

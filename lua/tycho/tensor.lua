@@ -45,7 +45,7 @@ end
 
 local function dtype_of(name)
   local dtype = dtypes[name or 'f32']
-  if not dtype or not dtype.code then raise(("dtype must be one of f32, f64, i64, i32, u8, got '%s'"):format(tostring(name))) end
+  if not dtype or not dtype.code then raise(("dtype must be one of f32, f64, f16, bf16, i64, i32, u8, got '%s'"):format(tostring(name))) end
   return dtype
 end
 
@@ -94,8 +94,8 @@ function M.map(list, fn)
   return out
 end
 
--- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'i64', 'i32', 'u8'; device: 'cpu' (default)
--- or 'cuda'.
+-- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'f16', 'bf16', 'i64', 'i32', 'u8'; device: 'cpu'
+-- (default) or 'cuda'.
 function M.empty(shape, dtype, device)
   if type(shape) ~= 'table' then raise(('empty: shape must be a list of sizes such as {2, 3}, got %s'):format(type(shape))) end
   local c = struct()
@@ -229,7 +229,7 @@ function M.alive(t, op)
   return t
 end
 
--- Typed C pointer to the first element; valid while t is. Only on the CPU.
+-- Typed C pointer to the first element, for f16 and bf16 to its bits; valid while t is. Only on the CPU.
 function Tensor:ptr()
   M.alive(self, 'ptr')
   if home(self) ~= cpu then
@@ -288,7 +288,7 @@ function M.image(x)
   return x:is_image() and x or M.copy_into(M.empty_image(x.shape, x.dtype, x.device), x)
 end
 
--- A copy in another dtype, or on another device; x itself where nothing changes. Not differentiable.
+-- A copy in another dtype, or on another device; x itself where nothing changes. Not differentiable (tycho.cast is, to another dtype).
 function Tensor:to(target)
   M.alive(self, 'to')
   if require('tycho.device').is_name(target) then
@@ -341,12 +341,19 @@ local function fill_nested(pointer, value, shape, dim, offset)
   for i = 1, shape[dim] do offset = fill_nested(pointer, value[i], shape, dim + 1, offset) end
   return offset
 end
+-- A fresh tensor of the CPU's, filled by fill(its elements' C array), as a dtype on a device.
+local function filled(shape, dtype, device, fill)
+  dtype = dtype_of(dtype)
+  local t = M.empty(shape, dtype.short and 'f32' or dtype.name)
+  fill(t:ptr())
+  t = t:to(dtype.name)
+  return device and t:to(device) or t
+end
+
 -- A tensor from a number or a nested list of numbers.
 function M.tensor(value, dtype, device)
   local shape = infer(value, {})
-  local t = M.empty(shape, dtype)
-  fill_nested(t:ptr(), value, shape, 1, 0)
-  return device and t:to(device) or t
+  return filled(shape, dtype, device, function(p) fill_nested(p, value, shape, 1, 0) end)
 end
 
 function M.full(shape, value, dtype, device)
@@ -357,10 +364,9 @@ function M.ones(shape, dtype, device) return M.full(shape, 1, dtype, device) end
 function M.zeros_like(x) return M.empty_like(x):fill_(0) end
 -- 0, 1, ... n-1
 function M.arange(n, dtype, device)
-  local t = M.empty({ n }, dtype)
-  local p = t:ptr()
-  for i = 0, n - 1 do p[i] = i end
-  return device and t:to(device) or t
+  return filled({ n }, dtype, device, function(p)
+    for i = 0, n - 1 do p[i] = i end
+  end)
 end
 
 -- ---- in place ----

@@ -155,7 +155,7 @@ end
 
 function M.trajectory(self, check, report, name)
   local plan = self.config._train_trajectories[name]
-  local config = setmetatable({ learning_rate = plan.learning_rate }, { __index = self.config })
+  local config = setmetatable({ learning_rate = plan.learning_rate, amp = 'off' }, { __index = self.config })
   local model, probe = network.build(self)
   local initial = {}
   for _, entry in ipairs(network.named(model, probe)) do initial[entry[1]] = entry[2]:to('f64') end

@@ -99,6 +99,8 @@ local function entry_of_function(fn, name)
   local info = debug.getinfo(fn, 'S')
   local path = info.source:match('^@(.*)$')
   if path and path:match('/tycho/op%.lua$') and type(upvalue(fn, 'name')) == 'string' then return entry_of_op(upvalue(fn, 'name')) end
+  -- An op with a policy of mixed precision around it.
+  if path and path:match('/tycho/autocast%.lua$') and type(upvalue(fn, 'fn')) == 'function' then return entry_of_function(upvalue(fn, 'fn'), name) end
   local names = {}
   for i = 1, info.what == 'C' and 0 or 20 do
     local parameter = debug.getlocal(fn, i)

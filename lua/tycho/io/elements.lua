@@ -17,18 +17,7 @@ local function half(bits)
   if not halves then
     local values = ffi.new('float[65536]')
     halves = ffi.new('uint32_t[65536]')
-    for i = 0, 65535 do
-      local exponent, fraction = math.floor(i / 1024) % 32, i % 1024
-      local value
-      if exponent == 0 then
-        value = fraction * 2^-24
-      elseif exponent == 31 then
-        value = fraction == 0 and math.huge or 0 / 0
-      else
-        value = (1024 + fraction) * 2^(exponent - 25)
-      end
-      values[i] = i < 32768 and value or -value
-    end
+    for i = 0, 65535 do values[i] = dtypes.half(i) end
     ffi.copy(halves, values, 4 * 65536)
   end
   return halves[bits]

@@ -151,7 +151,7 @@ end
 
 -- ---- encoding ----
 
-local descriptions = { f64 = '<f8', f32 = '<f4', i64 = '<i8', i32 = '<i4', u8 = '|u1' }
+local descriptions = { f64 = '<f8', f32 = '<f4', i64 = '<i8', i32 = '<i4', u8 = '|u1', f16 = '<f2' }
 
 -- Version 1 header, padded so that the data starts at a multiple of 64 bytes.
 local function header(description, shape)
@@ -211,6 +211,7 @@ function M.pieces(x, where)
     return string_pieces(x, where)
   end
   x = tensor.dense(x:cpu())
+  if x.dtype == 'bf16' then x = x:to('f32') end -- NumPy has none
   return { header(descriptions[x.dtype], x.shape), { bytes = x:ptr(), size = elements.bytes(x), tensor = x } }
 end
 

@@ -260,7 +260,7 @@ end
 -- ---- writing ----
 
 local ORDERED_DICT = 'ccollections\nOrderedDict\n)R'
-local classes = { f32 = 'Float', f64 = 'Double', i64 = 'Long', i32 = 'Int', u8 = 'Byte' }
+local classes = { f32 = 'Float', f64 = 'Double', i64 = 'Long', i32 = 'Int', u8 = 'Byte', f16 = 'Half', bf16 = 'BFloat16' }
 
 local function text(s) return 'X' .. file.put_u32(#s) .. s end
 

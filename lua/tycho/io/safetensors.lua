@@ -14,7 +14,7 @@ local M = {}
 local LONGEST_HEADER = 100 * 10^6
 local kinds = { F64 = 'f64', F32 = 'f32', F16 = 'f16', BF16 = 'bf16', I64 = 'i64', I32 = 'i32', I16 = 'i16', I8 = 'i8', U64 = 'u64',
   U32 = 'u32', U16 = 'u16', U8 = 'u8', BOOL = 'bool' }
-local names = { f64 = 'F64', f32 = 'F32', i64 = 'I64', i32 = 'I32', u8 = 'U8' }
+local names = { f64 = 'F64', f32 = 'F32', i64 = 'I64', i32 = 'I32', u8 = 'U8', f16 = 'F16', bf16 = 'BF16' }
 
 local function is_offset(x) return type(x) == 'number' and x >= 0 and x <= 2^53 and x == math.floor(x) end
 

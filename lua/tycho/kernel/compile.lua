@@ -217,8 +217,10 @@ end
 
 -- fn(path of a shared object) of body's CUDA C, for the device cuda-host.
 function M.host(body, real, fn)
-  local text = ('%s\n#include <math.h>\ntypedef %s real;\n%s%sextern "C" %s'):format(read(lib.root .. '/kernels/host/cuda.h'), real, block(),
-    signature.declared(body, 'cuda'), entry(body))
+  local half = read(lib.root .. '/csrc/half.h')
+  local shim = read(lib.root .. '/kernels/host/cuda.h'):gsub('#include "[^"\n]*half%.h"[^\n]*', function() return half end)
+  local text = ('%s\n#include <math.h>\ntypedef %s real;\n%s%sextern "C" %s'):format(shim, real, block(), signature.declared(body, 'cuda'),
+    entry(body))
   return object(body, compiler_of('CXX', 'c++'), ('-std=gnu++17 -U_FORTIFY_SOURCE -x c++ SOURCE -x none %s'):format(
     quoted(lib.path_of 'libtycho_cuda_host')), text, fn)
 end

@@ -17,6 +17,7 @@ return {
     end
     q, k, v = unit_rows(q), unit_rows(k), unit_rows(v)
     local memory_k, memory_v, mask = options.memory_k, options.memory_v, options.mask
+    memory_k, memory_v = memory_k and memory_k:to(q.dtype), memory_v and memory_v:to(q.dtype)
     if memory_k and ctx.grad then lib.raise('attention: memory is for frozen models; run inside tycho.no_grad') end
     local B, H, T, D = unpack(q.shape)
     local scale = options.scale or 1 / math.sqrt(D)

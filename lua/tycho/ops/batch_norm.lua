@@ -13,14 +13,15 @@ return {
     op.check_real('batch_norm', x)
     if x.ndim ~= 4 and x.ndim ~= 2 then lib.raise('batch_norm: x must be (N, C, H, W) or (N, C), got ' .. tensor.shape_text(x)) end
     x, weight, bias = arranged(x), tensor.dense(weight), tensor.dense(bias)
-    residual = residual and arranged(residual)
+    residual = residual and arranged(residual:to(x.dtype))
     local eps, relu = options.eps or 1e-5, options.relu and 1 or 0
     local running_mean, running_var = options.running_mean, options.running_var
     local channels = x:size(1)
     local y = tensor.empty_like(x)
     local mean, rstd
     if options.training then
-      mean, rstd = ctx:own(tensor.empty({ channels }, x.dtype, x.device)), ctx:own(tensor.empty({ channels }, x.dtype, x.device))
+      mean = ctx:own(tensor.empty({ channels }, weight.dtype, x.device))
+      rstd = ctx:own(tensor.empty({ channels }, weight.dtype, x.device))
       lib.check(y.lib.ty_batch_norm(y.c, mean.c, rstd.c, running_mean and running_mean.c, running_var and running_var.c, x.c, weight.c,
         bias.c, residual and residual.c, relu, options.momentum or 0.1, eps), y.lib)
     else

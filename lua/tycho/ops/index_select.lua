@@ -15,8 +15,9 @@ return {
     return y
   end,
   backward = function(ctx, dy)
-    local dx = tensor.empty(ctx.x.shape, ctx.x.dtype, ctx.x.device):fill_(0)
-    lib.check(dx.lib.ty_scatter_add(dx.c, dy.c, ctx.index.c), dx.lib)
+    local dtype = ctx.x.type.short and 'f32' or ctx.x.dtype -- rows that were picked often are sums of many
+    local dx = tensor.empty(ctx.x.shape, dtype, ctx.x.device):fill_(0)
+    lib.check(dx.lib.ty_scatter_add(dx.c, dy:to(dtype).c, ctx.index.c), dx.lib)
     return dx
   end,
   sample = function(g) return g:normal_tensor({ 4, 3 }, 'f64'), { 2, 0, 2 } end,

@@ -25,6 +25,7 @@ return {
     local y, p = tensor.empty({ B, T, width }, qkv.dtype, qkv.device), ctx:own(tensor.empty({ B, heads, T, columns }, qkv.dtype, qkv.device))
     local scale = 1 / math.sqrt(width / heads)
     local mask, mk, mv = options.mask, options.memory_k, options.memory_v
+    mk, mv = mk and mk:to(qkv.dtype), mv and mv:to(qkv.dtype)
     lib.check(y.lib.ty_attention(y:reshape_heads(heads).c, p.c, q.c, k.c, v.c, mask and mask.c, mk and mk.c, mv and mv.c, scale), y.lib)
     ctx:save(qkv)
     ctx.p, ctx.heads, ctx.scale = p, heads, scale

@@ -1,4 +1,4 @@
--- sum(x, dims, keepdim): over one dim, a list of dims, or (nil) all of them.
+-- sum(x, dims, keepdim): over one dim, a list of dims, or (nil) all of them. The sum of an f16 or bf16 x is f32.
 local tensor = require 'tycho.tensor'
 local op = require 'tycho.op'
 local lib = require 'tycho.lib'
@@ -15,7 +15,7 @@ local M = {
       full[i] = gone and 1 or size
       if not gone then kept[#kept + 1] = size elseif keepdim then kept[#kept + 1] = 1 end
     end
-    local y = tensor.empty(full, x.dtype, x.device)
+    local y = tensor.empty(full, x.type.short and 'f32' or x.dtype, x.device)
     lib.check(y.lib.ty_sum(y.c, x.c), y.lib)
     ctx.full, ctx.shape = full, x.shape
     return y:reshape(kept)

@@ -1,5 +1,6 @@
 -- What optimisers share: state per parameter, stepping, zeroing, saving. A subclass gives defaults, slots (names of the tensors it
--- keeps per parameter) and update(p, g, state).
+-- keeps per parameter: tycho.h's m and v) and update, the call that changes all parameters; it returns the call's status.
+local ffi = require 'ffi'
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
@@ -26,31 +27,65 @@ function Optimizer.class()
   return class
 end
 
+local function lasting(t)
+  t.storage.lasting = true
+  return t
+end
+
 local function new_state(self, p)
-  local state = { step = 0 }
-  for _, slot in ipairs(self.slots) do
-    state[slot] = tensor.zeros_like(p)
-    state[slot].storage.lasting = true
-  end
+  local state = {}
+  for _, slot in ipairs(self.slots) do state[slot] = lasting(tensor.zeros_like(p)) end
   return state
 end
 
--- One update of every parameter that has a gradient.
-function Optimizer:step()
+-- How many steps each parameter has taken, int64 beside the parameters: only the device knows which steps an overflow skipped.
+local function steps_of(self)
+  self.steps = self.steps or lasting(tensor.zeros({ #self.parameters }, 'i64', self.parameters[1].device))
+  return self.steps
+end
+
+-- The parameters that have a gradient, for C, and their number.
+local function with_gradients(self)
+  local list, count = ffi.new('ty_parameter[?]', #self.parameters), 0
+  local first, second = unpack(self.slots)
   for i, p in ipairs(self.parameters) do
-    local g = p.grad
-    if g then
+    if p.grad then
       local state = self.state[i]
       if not state then
         state = new_state(self, p)
         self.state[i] = state
       end
-      state.step = state.step + 1
-      self:update(p, g, state)
+      local entry = list[count]
+      entry.w, entry.g, entry.number = p.c, p.grad.c, i - 1
+      entry.m, entry.v = state[first].c, second and state[second].c or nil
+      count = count + 1
+    end
+  end
+  return list, count
+end
+
+-- One update of every parameter that has a gradient. scale [opt]: a scalar tensor, of whose product with the loss these are the gradients; nothing
+-- happens where find_overflow has found one.
+function Optimizer:step(scale)
+  local list, count = with_gradients(self)
+  if count == 0 then return end
+  local library = self.parameters[1].lib
+  lib.check(self:update(library, list, count, steps_of(self).c, scale and scale.c, scale and self.overflow.c), library)
+  for _, p in ipairs(self.parameters) do
+    if p.grad then
       p.storage.version = p.storage.version + 1
       p.storage.writer = 'an optimiser step'
     end
   end
+end
+
+-- A scalar tensor on the parameters' device: 1 where one of the gradients is not finite, else 0.
+function Optimizer:find_overflow()
+  local p = self.parameters[1]
+  self.overflow = self.overflow or lasting(tensor.empty({}, p.dtype, p.device))
+  local list, count = with_gradients(self)
+  lib.check(p.lib.ty_find_overflow(self.overflow.c, list, count), p.lib)
+  return self.overflow
 end
 
 -- Drops and frees all gradients.
@@ -65,23 +100,24 @@ end
 
 -- For a checkpoint: table name -> tensor, '<index from 0>.<slot>', and '<index>.step' as int64 scalars.
 function Optimizer:state_dict()
-  local out = {}
+  local out, steps = {}, self.steps and self.steps:cpu()
   for i = 1, #self.parameters do
     local state = self.state[i]
     if state then
       for _, slot in ipairs(self.slots) do out[('%d.%s'):format(i - 1, slot)] = state[slot] end
-      out[('%d.step'):format(i - 1)] = tensor.tensor(state.step, 'i64')
+      out[('%d.step'):format(i - 1)] = steps:select(0, i - 1)
     end
   end
   return out
 end
 
 function Optimizer:load_state_dict(source)
+  local steps = tensor.zeros({ #self.parameters }, 'i64')
   for i, p in ipairs(self.parameters) do
     local step = source[('%d.step'):format(i - 1)]
     if step then
       local state = new_state(self, p)
-      state.step = step:item()
+      steps:ptr()[i - 1] = step:item()
       for _, slot in ipairs(self.slots) do
         local value = source[('%d.%s'):format(i - 1, slot)]
         if not value or not tensor.same_shape(value, p) then
@@ -92,6 +128,7 @@ function Optimizer:load_state_dict(source)
       self.state[i] = state
     end
   end
+  tensor.copy_into(steps_of(self), steps)
 end
 
 return Optimizer

@@ -1,5 +1,4 @@
 -- Stochastic gradient descent with momentum and L2 weight decay, PyTorch's conventions.
-local lib = require 'tycho.lib'
 local Optimizer = require 'tycho.optim.Optimizer'
 
 local SGD = Optimizer.class()
@@ -8,8 +7,8 @@ local SGD = Optimizer.class()
 SGD.defaults = { lr = 1e-2, momentum = 0, weight_decay = 0 }
 SGD.slots = { 'velocity' }
 
-function SGD:update(p, g, state)
-  lib.check(p.lib.ty_sgd(p.c, state.velocity.c, g.c, self.lr, self.momentum, self.weight_decay, state.step == 1 and 1 or 0), p.lib)
+function SGD:update(library, list, count, steps, scale, overflow)
+  return library.ty_sgd(list, count, steps, scale, overflow, self.lr, self.momentum, self.weight_decay)
 end
 
 return SGD

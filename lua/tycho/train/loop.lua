@@ -50,8 +50,10 @@ function Loop:restore()
   self.first, self.saved = self.iteration, self.iteration
 end
 
--- Raises if the numbers have left the rails (the meter 'loss', or a weight): such a state is never saved.
+-- Raises if the numbers have left the rails (the meter 'loss', or a weight, or every step overflowed): such a state is never saved.
 function Loop:check_finite()
+  local scaler = self.parts.optimizers.scaler
+  if scaler then scaler:check(self.iteration == self.total and self.total < 20 and self.total or nil) end
   local sum = autograd.no_grad(autograd.scope, function()
     local total = 0
     for _, module in pairs(self.parts.modules) do
