@@ -192,6 +192,7 @@ describe('Ctrl-C', function()
     finish(p)
   end)
   it('stops an op of any kind in the middle of it', function()
+    if not os.getenv 'TYCHO_SLOW_SPECS' then return pending 'depends on how fast the machine is: set TYCHO_SLOW_SPECS=1' end
     local p = prompt()
     type_in(p, 'function long(n) return tycho.ones{1}:expand{n, 1e6} end;\r', 2)
     type_in(p, 'q = tycho.ones{1, 8, 6000, 64}; c = tycho.ones{1, 256, 512, 512}; w = tycho.ones{256, 256, 3, 3}'
