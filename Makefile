@@ -8,6 +8,8 @@
 # make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make cuda       builds build/libtycho_cuda.so with nvcc; it is used where a GPU and its driver are
 # make cuda-host  the same sources for the CPU, build/libtycho_cuda_host.so, for the tests
+# make gpu-check  all that only a GPU can show, in under ten minutes once it is built, from the bundle: spec/bench/results/<device>.{json,md}; the same in
+#                 an unpacked bundle
 # make bundle     build/tycho.tar.xz: all of it and what it needs but for glibc, to run in any folder of another machine; with the device libraries
 #                 that were built before
 # make lint       luacheck, and compiler warnings as errors
@@ -50,7 +52,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-.PHONY: all deps demo ablations test parity bench docs bundle bundle-tree lint clean cuda cuda-host
+.PHONY: all deps demo ablations test parity bench docs bundle bundle-tree gpu-check lint clean cuda cuda-host
 all: $(FLOAT_LIBS) $(BUILD)/libtycho64.so tycho
 
 # One list of packages for everything above; no network when all are there.
@@ -142,6 +144,10 @@ bundle-tree: all
 	  grep -Ev '$(STAYS)' | xargs -I{} cp -L {} $(TREE)/lib/
 	cd /usr/lib/$(MULTIARCH) && cp -L $(OPENED) $(CURDIR)/$(TREE)/lib/
 	find $(TREE) -name '*.so*' -exec strip --strip-unneeded {} +
+
+# specs.lua is in a bundle alone.
+gpu-check: $(if $(wildcard specs.lua),,cuda bundle-tree)
+	cd $(if $(wildcard specs.lua),.,$(TREE)) && ./tycho spec/gpu_check/run.lua out=$(CURDIR)/spec/bench/results $(ARGS)
 
 lint: deps
 	luacheck -q lua experiments spec

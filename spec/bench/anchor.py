@@ -169,17 +169,18 @@ def tiny(back):
     return lambda layout: seconds(work) / 5000
 
 
-torch.set_num_threads(len(os.sched_getaffinity(0)))
-kinds = {f.__name__: f for f in (resnet, resnet_forward, gpt, contextssl, adam, tiny)}
-layouts = sys.argv[1].split(',')
-measure = kinds[sys.argv[2]](*map(int, sys.argv[3:]))
-for name in layouts:
-    for _ in range(2):
-        measure(name)
-print('ready', os.getpid(), flush=True)
-for line in sys.stdin:
-    if line.strip() == 'memory':
-        with open('/proc/self/status') as status:
-            print(next(text.split()[1] for text in status if text.startswith('VmHWM')), flush=True)
-    else:
-        print('%.9f' % measure(line.strip()), flush=True)
+if __name__ == '__main__':
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    kinds = {f.__name__: f for f in (resnet, resnet_forward, gpt, contextssl, adam, tiny)}
+    layouts = sys.argv[1].split(',')
+    measure = kinds[sys.argv[2]](*map(int, sys.argv[3:]))
+    for name in layouts:
+        for _ in range(2):
+            measure(name)
+    print('ready', os.getpid(), flush=True)
+    for line in sys.stdin:
+        if line.strip() == 'memory':
+            with open('/proc/self/status') as status:
+                print(next(text.split()[1] for text in status if text.startswith('VmHWM')), flush=True)
+        else:
+            print('%.9f' % measure(line.strip()), flush=True)

@@ -1,0 +1,74 @@
+-- Trains a small model on a device in mixed precision and on the CPU in float32, from the same weights on the same batches, for 100 steps:
+-- ./tycho spec/gpu_check/curves.lua DEVICE. One row a precision: how far losses and norms of gradients are from the CPU's, as the mean over the steps
+-- of their relative difference; ok where they are the same curve within the rounding of 11 (float16) or 8 bits.
+local tycho = require 'tycho'
+local rng = require 'tycho.rng'
+local new_meters = require 'tycho.train.meters'
+local models = require 'experiments.contextssl.model'
+local context_mask = require 'experiments.contextssl.context_mask'
+local training = require 'experiments.contextssl.training'
+local row = require 'spec.gpu_check.row'
+
+local where = arg[1]
+local STEPS = where == 'cuda' and 100 or 3
+local PAIRS, SIDE = 16, 32
+local tolerance = { off = 1e-2, fp16 = 5e-2, bf16 = 1e-1 }
+
+local function moved(value, device)
+  if tycho.is_tensor(value) then return value:to(device) end
+  local out = {}
+  for key, v in pairs(value) do out[key] = moved(v, device) end
+  return out
+end
+
+-- Losses and norms of the gradients of all steps.
+local function curve(device, amp)
+  rng.seed(1)
+  local config = { backbone = 'resnet18', width = 8, projection_dim = 64, n_embd = 64, n_layer = 2, n_head = 4, block_size = 16, temperature = 0.1,
+    weight_equiv_loss = 5, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true, amp = amp }
+  local model = models.ContextSSL(config)
+  local probe = models.OnlineProbe(model.enc.features, config.projection_dim, 8)
+  model:to(device)
+  probe:to(device)
+  local parts = { modules = { model = model, probe = probe }, meters = new_meters(), optimizers = {
+    optimizer = tycho.optim.Adam(model:parameters(), { lr = 1e-4 }), probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3 }),
+    scaler = amp == 'fp16' and tycho.optim.GradScaler(device, { init_scale = 256 }) or nil } }
+  local losses, norms = {}, {}
+  local policy = training.policies.losses
+  training.policies.losses = function(...)
+    local loss, out = policy(...)
+    losses[#losses + 1] = loss:detach():item()
+    return loss, out
+  end
+  for i = 1, STEPS do
+    local g = tycho.generator(3, i)
+    local y = {}
+    for k = 1, PAIRS do y[k] = g:integer(8) end
+    local batch = moved({ x = g:normal_tensor { 2 * PAIRS, 3, SIDE, SIDE }, r = g:normal_tensor { PAIRS, 6 },
+      latents = g:normal_tensor { PAIRS, 2, 6 }, y = tycho.tensor(y, 'i64') }, device)
+    parts.optimizers.optimizer.lr = 1e-4
+    training.step(parts, batch, i % 2 == 0 and 'rot' or 'color', moved(context_mask.training_masks(config, g), device), config, 1e-4)
+    local scale = parts.optimizers.scaler and 256 or 1
+    local total = 0
+    for _, p in ipairs(model:parameters()) do
+      if p.grad then total = total + (p.grad:to('f32'):square():sum():item()) end
+    end
+    norms[i] = math.sqrt(total) / scale
+  end
+  training.policies.losses = policy
+  return losses, norms
+end
+
+local function difference(a, b)
+  local sum = 0
+  for i = 1, #a do sum = sum + math.abs(a[i] - b[i]) / math.abs(b[i]) / #a end
+  return sum
+end
+
+local losses, norms = curve('cpu', 'off')
+for _, amp in ipairs { 'off', 'fp16', 'bf16' } do
+  local l, n = curve(where, amp)
+  local of_loss, of_norm = difference(l, losses), difference(n, norms)
+  row { mode = amp == 'off' and 'float32' or amp, steps = STEPS, loss = of_loss, gradient_norm = of_norm, first_loss = l[1], last_loss = l[#l],
+    tolerance = tolerance[amp], ok = of_loss <= tolerance[amp] and of_norm <= 4 * tolerance[amp] }
+end

@@ -1,0 +1,23 @@
+-- The specs that have rows for a device: ./tycho spec/gpu_check/specs.lua DEVICE BUSTED. One row a file.
+local lfs = require 'lfs'
+local row = require 'spec.gpu_check.row'
+local device, busted = unpack(arg)
+
+local names = {}
+for name in lfs.dir 'spec' do
+  local file = name:match '_spec%.lua$' and io.open('spec/' .. name)
+  if file then
+    if file:read '*a' :find("'cuda-host', 'cuda'", 1, true) then names[#names + 1] = name end
+    file:close()
+  end
+end
+table.sort(names)
+for _, name in ipairs(names) do
+  local pipe = io.popen(('%s -o spec/output.lua spec/%s 2>&1'):format(busted, name))
+  local text = pipe:read '*a'
+  pipe:close()
+  local passed, failed = text:match '(%d+) passed, (%d+) failed'
+  local skipped = select(2, text:gsub(('skipped: [^\n]* %s[ :]'):format((device:gsub('%-', '%%-'))), ''))
+  row { file = name, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0, skipped = skipped, ok = passed ~= nil and failed == '0' and skipped == 0 }
+  if failed ~= '0' then print(text) end
+end
