@@ -1,0 +1,50 @@
+-- The check of a GPU, tried on the kernels' build for the CPU: what it writes, and that it says what is wrong.
+local device = require 'tycho.device'
+local json = require 'tycho.io.json'
+local lib = require 'tycho.lib'
+
+local folder = os.tmpname()
+os.remove(folder)
+
+local function check(arguments)
+  local pipe = io.popen(('cd %s && ./tycho spec/gpu_check/run.lua out=%s %s 2>&1; echo "status $?"'):format(lib.root, folder, arguments))
+  local out, status = pipe:read('*a'):match '^(.*)status (%d+)\n$'
+  pipe:close()
+  return out, tonumber(status)
+end
+
+describe('gpu-check', function()
+  teardown(function() os.execute('rm -rf ' .. folder) end)
+
+  it('runs its sections and writes what they found', function()
+    local problem = device.problem 'cuda-host'
+    if problem then return pending(problem) end
+    local out, status = check 'device=cuda-host sections=ops,torch'
+    assert(status == 0, out)
+    local found = json.load(folder .. '/cuda-host.json')
+    assert.same({ 'torch', 'ops' }, { found.sections[1].name, found.sections[2].name })
+    assert.equal('passed', found.sections[2].status)
+    assert(#found.sections[2].rows > 20)
+    for _, row in ipairs(found.sections[2].rows) do assert(row.milliseconds > 0 and (row.tflops or row.gigabytes_per_second) > 0, row.what) end
+    assert.equal('skipped: PyTorch is measured on a GPU only', found.sections[1].status)
+    local text = io.open(folder .. '/cuda-host.md'):read '*a'
+    assert.truthy(text:find('| gather and normalise images | float32 |', 1, true), text)
+  end)
+
+  it('leaves out what there is no time for', function()
+    local problem = device.problem 'cuda-host'
+    if problem then return pending(problem) end
+    local out, status = check 'device=cuda-host sections=ops,curves seconds=9'
+    assert.equal(0, status)
+    assert.truthy(out:find('skipped: 9 seconds were over', 1, true), out)
+  end)
+
+  it('says in a sentence what is wrong', function()
+    local out, status = check 'devce=cuda'
+    assert.equal(1, status)
+    assert.equal("tycho: expected device=, out=, seconds= or sections=, got 'devce=cuda'\n", out)
+    out, status = check 'device=cpu'
+    assert.equal(1, status)
+    assert.equal('tycho: device=cpu: expected a device other than the CPU\n', out)
+  end)
+end)
