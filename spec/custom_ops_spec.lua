@@ -122,7 +122,7 @@ describe('einsum', function()
   it('is a sum over all letters that the result has not', function()
     local g = tycho.generator(4)
     for _, pattern in ipairs { 'ab->ba', 'ab->a', 'ab->', 'ab,bc->ac', 'ab,ab->', 'ab,ab->ab', 'a,b->ab', 'a,b->ba', 'abc,acd->bd', 'dab,dbc->dca',
-      'ab,bc,cd->ad', 'abc,c,b->a', 'ae,bd->ab', 'ab,b', 'abc,abd->cbad' } do
+      'ab,bc,cd->ad', 'abc,c,b->a', 'ae,bd->ab', 'ab,b', 'abc,abd->cbad', 'aa->a', 'aa->', 'bab->ab', 'aaba->ba', 'aab,bb,b->ab', 'abab->ba' } do
       local left, right = pattern:match('^(.-)%->(.*)$')
       left, right = left or pattern, right or 'a'
       local inputs, operands, lists, used = {}, {}, {}, {}
@@ -145,13 +145,34 @@ describe('einsum', function()
       assert.equal(count, y:numel())
     end
   end)
+  it('broadcasts the dims of ... from the last one on', function()
+    local g = tycho.generator(5)
+    local a, b, c = g:normal_tensor({ 2, 3, 4, 5 }, 'f64'), g:normal_tensor({ 3, 5, 2 }, 'f64'), g:normal_tensor({ 2, 1, 4 }, 'f64')
+    local function same(expected, y)
+      assert.same(expected.shape, y.shape)
+      assert((expected - y):abs():sum():item() < 1e-11)
+    end
+    same(a:matmul(b), tycho.einsum('...ij,...jk->...ik', a, b))
+    same(a:matmul(b), tycho.einsum('...ij,...jk', a, b))
+    same((a:sum({ 3 }) * c):permute { 2, 0, 1 }, tycho.einsum('...aj,...a->a...', a, c))
+    same(b:sum({ 2 }), tycho.einsum('...j->...', b))
+    same(b[0]:sum(), tycho.einsum('...ij->...', b[0]))
+    assert.truthy(tycho.gradcheck(function(x, y) return tycho.einsum('i...i,...k->k...', x, y) end,
+      { g:normal_tensor({ 3, 2, 4, 3 }, 'f64'), g:normal_tensor({ 2, 1, 5 }, 'f64') }))
+    assert.truthy(tycho.gradcheck(function(x) return tycho.einsum('ii->', x) end, { g:normal_tensor({ 3, 3 }, 'f64') }))
+  end)
   it('errors print the pattern and the sizes', function()
     local a, b = tycho.ones { 2, 3 }, tycho.ones { 4, 5 }
     assert_raises(function() tycho.einsum('ij,jk->ik', a, b) end, "einsum 'ij,jk->ik' of (2, 3), (4, 5): 'j' is 3 in operand 1 and 4 in operand 2")
     assert_raises(function() tycho.einsum('ijk->i', a) end, "einsum 'ijk->i' of (2, 3): 'ijk' names 3 dims, operand 1 has 2")
     assert_raises(function() tycho.einsum('ij->ik', a) end, "'k' of the result is in no operand")
-    assert_raises(function() tycho.einsum('ii->i', a) end, "'i' stands twice in 'ii'")
+    assert_raises(function() tycho.einsum('ii->i', a) end, "einsum 'ii->i' of (2, 3): 'i' is 2 in operand 1 and 3 in operand 1")
+    assert_raises(function() tycho.einsum('ij->ii', a) end, "'i' stands twice in the result")
     assert_raises(function() tycho.einsum('i.->i', a) end, "'.' is no letter")
+    assert_raises(function() tycho.einsum('...i...->i', a) end, "'...' stands twice in '...i...'")
+    assert_raises(function() tycho.einsum('...i->i', a) end, "the operands' '...' is not in the result")
+    assert_raises(function() tycho.einsum('...ijk->...', a) end, "'...ijk' names at least 3 dims, operand 1 has 2")
+    assert_raises(function() tycho.einsum('...,...->...', a, b) end, "of (2, 3), (4, 5): dim -2 of '...' is 2 in operand 1 and 4 in operand 2")
     assert_raises(function() tycho.einsum('ij,jk->ik', a) end, 'the pattern has 2 operands')
     assert_raises(function() tycho.einsum(a, 'ij') end, 'the pattern comes first')
     assert_raises(function() tycho.einsum('ij,j', a, 3) end, 'operand 2 must be a tensor')
