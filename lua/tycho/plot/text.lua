@@ -43,13 +43,35 @@ end
 
 local function clip(text, room) return text:sub(1, terminal.fitting(text, 1, room)) end
 
+-- Round numbers inside the data's range, at most about n, and their labels; or those that the chart asks for.
+local function ticks_of(chart, key, n)
+  if key == 'x' and chart.x_ticks then return chart.x_ticks.positions, chart.x_ticks.labels end
+  local low, high = layout.span(chart, key)
+  local positions, step = layout.ticks(low, high, n)
+  local labels = {}
+  for i, tick in ipairs(positions) do labels[i] = layout.label(tick, step) end
+  return positions, labels
+end
+
+-- A line of labels below the frame, each in the middle under its column where there is room.
+local function axis_line(positions, labels, column_of, columns)
+  local line = ''
+  for i, position in ipairs(positions) do
+    local label, column = tostring(labels[i]), column_of(position)
+    local start = max(0, min(floor(column - (#label - 1) / 2 + 0.5), columns - #label))
+    if column >= 0 and column < columns and (#line == 0 or start > #line) then line = line .. (' '):rep(start - #line) .. label end
+  end
+  return line
+end
+
 -- The lines of one chart.
 local function chart_lines(chart, options)
   local x_low, x_high = layout.limits(chart, 'x')
   local y_low, y_high = layout.limits(chart, 'y')
-  local _, y_step = layout.ticks(y_low, y_high, 4)
-  local labels = { [0] = layout.label(y_high, y_step / 10), [floor((options.rows - 1) / 2)] = layout.label((y_low + y_high) / 2, y_step / 10),
-    [options.rows - 1] = layout.label(y_low, y_step / 10) }
+  local function row_of(y) return floor(((y_high - y) / (y_high - y_low) * (4 * options.rows - 1) + 0.5) / 4) end
+  local labels = {}
+  local y_positions, y_labels = ticks_of(chart, 'y', max(2, min(5, floor(options.rows / 2))))
+  for i, y in ipairs(y_positions) do labels[row_of(y)] = y_labels[i] end
   local room = 0
   for _, label in pairs(labels) do room = max(room, #label) end
   room = min(room, floor(options.columns / 3))
@@ -74,13 +96,12 @@ local function chart_lines(chart, options)
     local label = clip(labels[row] or '', room)
     lines[#lines + 1] = (' '):rep(room - #label) .. label .. (options.plain and '|' or '\226\148\130') .. canvas:row(row, options)
   end
-  local _, x_step = layout.ticks(x_low, x_high, 4)
-  local left, right = layout.label(x_low, x_step / 10), layout.label(x_high, x_step / 10)
-  local middle = chart.xlabel or ''
-  local gap = canvas.columns - #left - #right - #middle
-  if gap < 2 then middle, gap = '', canvas.columns - #left - #right end
-  local axis = left .. (' '):rep(floor(gap / 2)) .. middle .. (' '):rep(gap - floor(gap / 2)) .. right
-  lines[#lines + 1] = clip((' '):rep(room + 1) .. axis, options.columns)
+  local x_positions, x_labels = ticks_of(chart, 'x', max(2, min(6, floor(canvas.columns / 10))))
+  local function column_of(x) return floor((place(x, y_low)) / 2) end
+  lines[#lines + 1] = clip((' '):rep(room + 1) .. axis_line(x_positions, x_labels, column_of, canvas.columns), options.columns)
+  if chart.xlabel then
+    lines[#lines + 1] = clip((' '):rep(room + 1 + max(0, floor((canvas.columns - #chart.xlabel) / 2))) .. chart.xlabel, options.columns)
+  end
   for i, series in ipairs(chart.series) do
     if series.name then
       local mark = options.plain and '*' or '\226\160\146'
