@@ -1,7 +1,7 @@
 -- einsum(pattern, a, b, ...): products summed over the letters that the result does not have: 'bij,bjk->bik' is a batched matrix product,
--- 'ij->j' a sum of rows, 'i,j->ij' an outer product. Letters name dims, sizes must agree; a letter twice in one operand takes its diagonal
--- ('ii->i', and 'ii->' the trace); '...' stands for the dims that have no letter, which broadcast and come where the result has its '...'.
--- Without '->' the result has those, then in alphabetical order the letters that stand once in all. Two operands at a time, from the left, by matmul.
+-- 'ij->j' a sum of rows, 'i,j->ij' an outer product, 'ii->i' a diagonal. Letters name dims, and sizes must agree; '...' stands for any further dims,
+-- which broadcast from the right. Without '->' the result has '...' and then, in alphabetical order, the letters that stand once in all. Two operands
+-- at a time, from the left, by matmul.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
@@ -12,63 +12,78 @@ local function asked(pattern, operands)
   return ("einsum '%s' of %s: "):format(tostring(pattern), #shapes > 0 and table.concat(shapes, ', ') or 'nothing')
 end
 
--- What stands in for '...': one name for each dim, counted from the last, so that those of all operands line up.
-local function unnamed(i) return '...' .. i end
+-- ---- patterns ----
 
--- The names of the dims of 'ab...c' with the given number of dims behind its '...'.
-local function names_of(text, count, fail)
-  local list, place = {}, nil
-  for at, part in text:gsub('%.%.%.', '.'):gmatch('()(.)') do
-    if part == '.' and text:find('...', 1, true) then
-      if place then fail(("'...' stands twice in '%s'"):format(text)) end
-      place = at
-      for i = count, 1, -1 do list[#list + 1] = unnamed(i) end
-    elseif part:match('%a') then
-      list[#list + 1] = part
-    else
-      fail(("'%s' is no letter; write one letter for each dim, as in 'bij,bjk->bik', or '...' for those without"):format(part))
-    end
+local plans = {} -- pattern -> {inputs = list of lists of letters, output = letters}, which does not depend on sizes
+local DOTS = '...'
+
+local function letters_of(text, fail)
+  local list, i, dots = {}, 1, false
+  while i <= #text do
+    local c = text:sub(i, i + 2) == DOTS and DOTS or text:sub(i, i)
+    if c == DOTS and dots then fail(("'...' stands twice in '%s'"):format(text)) end
+    if c ~= DOTS and not c:match('%a') then fail(("'%s' is no letter; write one letter for each dim, as in 'bij,bjk->bik'"):format(c)) end
+    list[#list + 1], i, dots = c, i + #c, dots or c == DOTS
   end
   return list
 end
 
--- The names of each operand's dims and of the result's.
-local function parse(pattern, operands, fail)
+local function parse(pattern, fail)
+  if plans[pattern] then return plans[pattern] end
   local text = pattern:gsub('%s', '')
   local left, right = text:match('^(.-)%->(.*)$')
   left = left or text
-  local parts, inputs, most, count = {}, {}, 0, {}
-  for part in (left .. ','):gmatch('([^,]*),') do parts[#parts + 1] = part end
-  if #parts ~= #operands then fail(('the pattern has %d operands'):format(#parts)) end
-  for i, part in ipairs(parts) do
-    local x = operands[i]
-    if not tensor.is_tensor(x) then fail(('operand %d must be a tensor'):format(i)) end
-    local letters, has_more = #names_of(part, 0, fail), part:find('...', 1, true)
-    if has_more and x.ndim < letters or not has_more and x.ndim ~= letters then
-      fail(("'%s' names %s%d dims, operand %d has %d"):format(part, has_more and 'at least ' or '', letters, i, x.ndim))
-    end
-    inputs[i] = names_of(part, x.ndim - letters, fail)
-    most = math.max(most, x.ndim - letters)
-    for _, c in ipairs(inputs[i]) do count[c] = (count[c] or 0) + 1 end
+  local plan, count = { inputs = {} }, {}
+  for part in (left .. ','):gmatch('([^,]*),') do
+    local list = letters_of(part, fail)
+    plan.inputs[#plan.inputs + 1] = list
+    for _, c in ipairs(list) do count[c] = (count[c] or 0) + 1 end
   end
   if not right then
     local once = {}
     for c, n in pairs(count) do
-      if n == 1 and #c == 1 then once[#once + 1] = c end
+      if n == 1 and c ~= DOTS then once[#once + 1] = c end
     end
     table.sort(once)
-    right = (most > 0 and '...' or '') .. table.concat(once)
-  elseif most > 0 and not right:find('...', 1, true) then
-    fail "the operands' '...' is not in the result; sums need letters"
+    right = (count[DOTS] and DOTS or '') .. table.concat(once)
   end
-  local output, seen = names_of(right, most, fail), {}
-  for _, c in ipairs(output) do
-    if seen[c] then fail(("'%s' stands twice in the result"):format(c)) end
+  plan.output = letters_of(right, fail)
+  local seen = {}
+  for _, c in ipairs(plan.output) do
     if not count[c] then fail(("'%s' of the result is in no operand"):format(c)) end
+    if seen[c] then fail(("'%s' stands twice in the result"):format(c)) end
     seen[c] = true
   end
-  return inputs, output
+  plans[pattern] = plan
+  return plan
 end
+
+-- The letters with the count dims of '...' by name, from '...[-count]' to '...[-1]'.
+local function spelled(letters, count)
+  local out = {}
+  for _, c in ipairs(letters) do
+    if c == DOTS then
+      for k = count, 1, -1 do out[#out + 1] = ('%s[-%d]'):format(DOTS, k) end
+    else
+      out[#out + 1] = c
+    end
+  end
+  return out
+end
+
+-- How many dims '...' stands for in an operand.
+local function dims_of_dots(x, letters, i, fail)
+  local named, dots = #letters, 0
+  for _, c in ipairs(letters) do
+    if c == DOTS then named, dots = named - 1, x.ndim - #letters + 1 end
+  end
+  if named + dots ~= x.ndim or dots < 0 then
+    fail(("'%s' names %d dims, operand %d has %d"):format(table.concat(letters), named, i, x.ndim))
+  end
+  return dots
+end
+
+-- ---- operands ----
 
 local function set_of(list)
   local set = {}
@@ -104,27 +119,6 @@ local function joined(...)
   return out
 end
 
--- x and the names of its dims, each name once: broadcast dims of size 1 are dropped, a name that stands twice takes the diagonal.
-local function distinct(x, names, sizes)
-  local i = 1
-  names = { unpack(names) }
-  while i <= #names do
-    local other = set_of(names)[names[i]] -- the last one of the name
-    if #names[i] > 1 and sizes[names[i]] ~= x:size(i - 1) then
-      x = x:select(i - 1, 0)
-      table.remove(names, i)
-    elseif other ~= i then
-      x = x:diagonal(i - 1, other - 1)
-      local name = table.remove(names, other)
-      table.remove(names, i)
-      names[#names + 1] = name
-    else
-      i = i + 1
-    end
-  end
-  return x, names
-end
-
 -- The product of a and b: letters in both and wanted later are batched, those in both and wanted no more are summed.
 local function contract(a, a_letters, b, b_letters, wanted, sizes)
   local in_a, in_b = set_of(a_letters), set_of(b_letters)
@@ -148,33 +142,67 @@ local function contract(a, a_letters, b, b_letters, wanted, sizes)
   return x:matmul(y):reshape(shape), letters
 end
 
+-- Sizes by letter. A dim of '...' may be 1 where it is longer in another operand.
+local function sizes_of(operands, spellings, fail)
+  local sizes, owner = {}, {}
+  for i, letters in ipairs(spellings) do
+    for k, c in ipairs(letters) do
+      local size, was = operands[i]:size(k - 1), sizes[c]
+      local is_free = c:sub(1, #DOTS) == DOTS
+      if was and was ~= size and not (is_free and (was == 1 or size == 1)) then
+        fail(("'%s' is %d in operand %d and %d in operand %d"):format(c, was, owner[c], size, i))
+      end
+      if not was or (is_free and was == 1) then sizes[c], owner[c] = size, i end
+    end
+  end
+  return sizes
+end
+
+-- x without dims that broadcast, and with one dim for the diagonal of those with the same letter.
+local function plain(x, letters, sizes)
+  local left, i = {}, 1
+  for _, c in ipairs(letters) do
+    if x:size(#left) == sizes[c] then left[#left + 1] = c else x = x:select(#left, 0) end
+  end
+  while i < #left do
+    local twin
+    for k = i + 1, #left do twin = twin or left[k] == left[i] and k end
+    if twin then
+      x = x:diagonal(i - 1, twin - 1)
+      local c = table.remove(left, twin)
+      table.remove(left, i)
+      left[#left + 1] = c
+    else
+      i = i + 1
+    end
+  end
+  return x, left
+end
+
 local function einsum(pattern, ...)
   local operands = { ... }
   local function fail(message) lib.raise(asked(pattern, operands) .. message) end
   if type(pattern) ~= 'string' then fail 'the pattern comes first, as in einsum(\'ij,jk->ik\', a, b)' end
-  local inputs, output = parse(pattern, operands, fail)
-  local sizes, owner = {}, {}
-  for i, names in ipairs(inputs) do
-    for k, c in ipairs(names) do
-      local size, broadcasts = operands[i]:size(k - 1), #c > 1
-      if sizes[c] and sizes[c] ~= size and not (broadcasts and (sizes[c] == 1 or size == 1)) then
-        local name = broadcasts and ("dim -%s of '...'"):format(c:match '%d+') or ("'%s'"):format(c)
-        fail(('%s is %d in operand %d and %d in operand %d'):format(name, sizes[c], owner[c], size, i))
-      end
-      if not (broadcasts and sizes[c] and size == 1) then sizes[c], owner[c] = size, i end
-    end
+  local plan = parse(pattern, fail)
+  if #plan.inputs ~= #operands then fail(('the pattern has %d operands'):format(#plan.inputs)) end
+  local spellings, dots = {}, 0
+  for i, letters in ipairs(plan.inputs) do
+    if not tensor.is_tensor(operands[i]) then fail(('operand %d must be a tensor'):format(i)) end
+    local own = dims_of_dots(operands[i], letters, i, fail)
+    spellings[i], dots = spelled(letters, own), math.max(dots, own)
   end
-  for i, x in ipairs(operands) do operands[i], inputs[i] = distinct(x, inputs[i], sizes) end
+  local sizes, output = sizes_of(operands, spellings, fail), spelled(plan.output, dots)
+  for i, x in ipairs(operands) do operands[i], spellings[i] = plain(x, spellings[i], sizes) end
   local y, letters
   for i, x in ipairs(operands) do
     -- Letters that somebody asks for later.
     local wanted = set_of(output)
     for k = i + 1, #operands do
-      for _, c in ipairs(inputs[k]) do wanted[c] = true end
+      for _, c in ipairs(spellings[k]) do wanted[c] = true end
     end
     local keep = set_of(joined(letters or {}, output))
     for c in pairs(wanted) do keep[c] = true end
-    local own, own_letters = reduced(x, inputs[i], keep)
+    local own, own_letters = reduced(x, spellings[i], keep)
     if y then y, letters = contract(y, letters, own, own_letters, wanted, sizes) else y, letters = own, own_letters end
     y, letters = reduced(y, letters, wanted)
   end
@@ -184,6 +212,6 @@ end
 return {
   compose = einsum,
   sample = function(g)
-    return '...ij,jk,kk->i...', g:normal_tensor({ 2, 3, 4 }, 'f64'), g:normal_tensor({ 4, 5 }, 'f64'), g:normal_tensor({ 5, 5 }, 'f64')
+    return 'bij,...jk,kk->i...b', g:normal_tensor({ 2, 3, 4 }, 'f64'), g:normal_tensor({ 2, 4, 5 }, 'f64'), g:normal_tensor({ 5, 5 }, 'f64')
   end,
 }

@@ -81,8 +81,6 @@ end
 local MARGIN = { x = 0.04, y = 0.05 } -- share of the data's extent on each side
 -- Lowest and highest value of an axis ('x' or 'y') of a chart.
 function M.limits(options, key) return limits_of(options, key, MARGIN[key]) end
--- The same without the margin, unless all values are one.
-function M.span(options, key) return limits_of(options, key, 0) end
 
 -- Lines one pixel wide are sharp halfway between whole coordinates.
 local function sharp(v) return math.floor(v) + 0.5 end

@@ -43,36 +43,33 @@ end
 
 local function clip(text, room) return text:sub(1, terminal.fitting(text, 1, room)) end
 
--- Round numbers inside the data's range, at most about n, and their labels; or those that the chart asks for.
-local function ticks_of(chart, key, n)
-  if key == 'x' and chart.x_ticks then return chart.x_ticks.positions, chart.x_ticks.labels end
-  local low, high = layout.span(chart, key)
-  local positions, step = layout.ticks(low, high, n)
+-- Labels of the ticks within low..high, about n of them, by their place among `cells`.
+local function tick_labels(low, high, n, cells)
+  local ticks, step = layout.ticks(low, high, n)
   local labels = {}
-  for i, tick in ipairs(positions) do labels[i] = layout.label(tick, step) end
-  return positions, labels
+  for _, tick in ipairs(ticks) do labels[floor((tick - low) / (high - low) * (cells - 1) + 0.5)] = layout.label(tick, step) end
+  return labels
 end
 
--- A line of labels below the frame, each in the middle under its column where there is room.
-local function axis_line(positions, labels, column_of, columns)
-  local line = ''
-  for i, position in ipairs(positions) do
-    local label, column = tostring(labels[i]), column_of(position)
-    local start = max(0, min(floor(column - (#label - 1) / 2 + 0.5), columns - #label))
-    if column >= 0 and column < columns and (#line == 0 or start > #line) then line = line .. (' '):rep(start - #line) .. label end
+-- A line with each label around its column, but for those that would touch the one before or stand out.
+local function axis_line(labels, columns)
+  local out, width = {}, 0
+  for column = 0, columns - 1 do
+    local label = labels[column]
+    local first = label and min(max(column - floor(#label / 2), 0), columns - #label)
+    if label and first >= (width == 0 and 0 or width + 1) then
+      out[#out + 1] = (' '):rep(first - width) .. label
+      width = first + #label
+    end
   end
-  return line
+  return table.concat(out)
 end
 
 -- The lines of one chart.
 local function chart_lines(chart, options)
   local x_low, x_high = layout.limits(chart, 'x')
   local y_low, y_high = layout.limits(chart, 'y')
-  local function row_of(y) return floor(((y_high - y) / (y_high - y_low) * (4 * options.rows - 1) + 0.5) / 4) end
-  local labels = {}
-  local y_positions, y_labels = ticks_of(chart, 'y', max(2, min(5, floor(options.rows / 2))))
-  for i, y in ipairs(y_positions) do labels[row_of(y)] = y_labels[i] end
-  local room = 0
+  local labels, room = tick_labels(y_low, y_high, 4, options.rows), 0
   for _, label in pairs(labels) do room = max(room, #label) end
   room = min(room, floor(options.columns / 3))
   local canvas = new_canvas(max(options.columns - room - 2, 4), options.rows)
@@ -93,14 +90,13 @@ local function chart_lines(chart, options)
   local lines = {}
   if chart.title then lines[1] = clip((' '):rep(room + 2) .. chart.title, options.columns) end
   for row = 0, options.rows - 1 do
-    local label = clip(labels[row] or '', room)
+    local label = clip(labels[options.rows - 1 - row] or '', room)
     lines[#lines + 1] = (' '):rep(room - #label) .. label .. (options.plain and '|' or '\226\148\130') .. canvas:row(row, options)
   end
-  local x_positions, x_labels = ticks_of(chart, 'x', max(2, min(6, floor(canvas.columns / 10))))
-  local function column_of(x) return floor((place(x, y_low)) / 2) end
-  lines[#lines + 1] = clip((' '):rep(room + 1) .. axis_line(x_positions, x_labels, column_of, canvas.columns), options.columns)
+  lines[#lines + 1] = (' '):rep(room + 1) .. axis_line(tick_labels(x_low, x_high, 4, canvas.columns), canvas.columns)
   if chart.xlabel then
-    lines[#lines + 1] = clip((' '):rep(room + 1 + max(0, floor((canvas.columns - #chart.xlabel) / 2))) .. chart.xlabel, options.columns)
+    local label = clip(chart.xlabel, canvas.columns)
+    lines[#lines + 1] = (' '):rep(room + 1 + floor((canvas.columns - #label) / 2)) .. label
   end
   for i, series in ipairs(chart.series) do
     if series.name then
