@@ -84,8 +84,8 @@ print('result', outer(3))
 ]])
     write('lines', 'z\n:up\nw * 10\nw = 50\n:up\n:up\n:down\n:down\n:down\nz = 9\n:go\n')
     local out = shell(root .. '/tycho paused.lua < lines')
-    says(out, 'frame 2 of 3\n  paused.lua:2 in outer', '\n40\n', 'frame 3 of 3', 'this is the outermost frame', 'v = 3, w = 50', 'this is the innermost place',
-      'result\t9\t50')
+    says(out, 'frame 2 of 3\n  paused.lua:2 in outer', '\n40\n', 'frame 3 of 3', 'this is the outermost frame', 'v = 3, w = 50',
+      'this is the innermost place', 'result\t9\t50')
   end)
   it('completes the locals, and lives on after errors', function()
     write('paused.lua', "local weights = require('tycho').ones{2, 3}\nrequire('tycho').pause()\nprint('after', weights:size(0))")

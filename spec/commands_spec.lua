@@ -160,9 +160,9 @@ local kept = tycho.scope(function() local inside = 77; error 'broken' end)
 :up
 inside
 ]]
-    says(out, 'there is no error whose frames', 'frame 1 of 2\n  In[1]:1 in scale\n    > function scale(x, by)', '\n300\n', 'by    tensor (3) f32', 'frame 2 of 2',
-      '\n11\n', '\n3000\n', 'this is the outermost frame; :down goes inwards', '\n80\n', 'out of the frames', 'this is the innermost place', '\nnil\n9\n',
-      '\n77\n')
+    says(out, 'there is no error whose frames', 'frame 1 of 2\n  In[1]:1 in scale\n    > function scale(x, by)', '\n300\n',
+      'by    tensor (3) f32', 'frame 2 of 2', '\n11\n', '\n3000\n', 'this is the outermost frame; :down goes inwards', '\n80\n', 'out of the frames',
+      'this is the innermost place', '\nnil\n9\n', '\n77\n')
     assert.equal(1, status)
   end)
   it('save what ran as a script that prints the same', function()

@@ -66,8 +66,8 @@ end
 
 -- What functions return whose comments are no record: names of those that give a tensor, a module or a list of tensors.
 local results = {}
-for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'to', 'cpu', 'copy_', 'fill_',
-  'zero_', 'detach', 'requires_grad_' } do
+for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'to', 'cpu', 'copy_',
+  'fill_', 'zero_', 'detach', 'requires_grad_' } do
   results[name] = 'tycho.Tensor'
 end
 for _, name in ipairs { 'numel', 'size', 'stride', 'item', 'num_parameters' } do results[name] = 'number' end
@@ -123,7 +123,8 @@ local function entries(lines, path, class, target, prefix)
     local fn = entry.name:match('^M%.([%w_]+)$')
     local name = method and target and target .. ':' .. method or fn and prefix and prefix .. '.' .. fn
     if name and (method or exists(name)) and entry.parameters and not entry.is_local and not seen[name] then
-      define(lines, name, parameters_of(entry.parameters), entry.text, nil, method == 'to' and target == 'Module' and 'tycho.Module' or results[method or fn])
+      local result = name == 'Module:to' and 'tycho.Module' or results[method or fn]
+      define(lines, name, parameters_of(entry.parameters), entry.text, nil, result)
       seen[name] = true
     end
   end
