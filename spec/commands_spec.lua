@@ -101,6 +101,7 @@ m.f()
     p:expect 'reloaded my_loss: 1 functions'
     p:send 'f()\r'
     p:expect '\nsecond\r'
+    p:expect '\27[?2004h' -- keys that come before the editor reads them are the terminal's
     p:send '\4'
     assert.equal(0, (p:finish()))
   end)
