@@ -150,6 +150,14 @@ describe('./tycho runs', function()
     assert_says(runs 'ls', 'a    finished     3  1.250')
   end)
 
+  it('finds metrics that early rows alone have, and lines that are damaged, where there is a table beside them', function()
+    make('d', { lr = 0.1 }, { 3, 2, 1 }, 'finished')
+    write('runs/d/metrics.jsonl', '{"epoch":1,"loss":3,"early":7.5}\n{"epoch":2,"lo\n{"epoch":3,"loss":1}\n{"epoch":4,"loss":0.5}\n')
+    write('runs/d/metrics.csv', 'epoch,early,loss\n1,7.5,3\n')
+    assert_says(runs 'show d', 'finished, 3 epochs', 'metrics.jsonl: 1 of 4 lines cannot be read, the first is line 2', '\nearly  7.500\n',
+      '\nloss   0.500\n')
+  end)
+
   it('lists a thousand runs in under a second', function()
     local config = assert(io.open(root .. '/experiments/config.yml')):read('*a')
     os.execute(('mkdir %s/many'):format(folder))
