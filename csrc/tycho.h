@@ -34,6 +34,7 @@ const char *ty_device_text(void); /* what was found, with versions */
 /* Between the host's memory and a block of ty_alloc's. Download waits for all work before it, and fails as ty_sync does. */
 int ty_upload(void *block, const void *host, int64_t bytes);
 int ty_download(void *host, const void *block, int64_t bytes);
+int64_t ty_free_bytes(void); /* what ty_alloc can still give, in all */
 /* on: products and convolutions of float32 may round their factors to TF32 (10 bits of fraction), which tensor cores multiply. Off at first. */
 void ty_set_tf32(int on);
 /* Waits for all work. Fails when a kernel did, or when one found an index out of range: that is known only then. */

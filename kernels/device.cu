@@ -141,6 +141,10 @@ void ty_memory(int64_t *live, int64_t *peak, int64_t *cached) {
   *cached = cached_bytes;
 }
 void ty_memory_reset_peak(void) { peak_bytes = live_bytes; }
+int64_t ty_free_bytes(void) {
+  size_t free_now = 0, total;
+  return cudaMemGetInfo(&free_now, &total) == cudaSuccess ? (int64_t)free_now + cached_bytes : 0;
+}
 
 /* ---- copies and waiting ---- */
 

@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local device = require 'tycho.device'
 local lib = require 'tycho.lib'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
@@ -317,6 +318,44 @@ describe('a packed file', function()
     assert.same({ a.objects, a.labels, a.views, a.classes, a:size() }, { b.objects, b.labels, b.views, b.classes, b:size() })
     assert.equal(bytes(a.latents), bytes(b.latents))
     assert.is_string(b:fingerprint())
+  end)
+  for _, name in ipairs { 'cuda-host', 'cuda' } do
+    local problem = device.problem(name)
+    it('gives the same samples from the memory of ' .. name .. ' and from that of the host', function()
+      if problem then return pending(problem) end
+      run()
+      local function batch(options)
+        local dataset = open(out, options)
+        local list = dataset:draw_pairs({ 3, 0, 6, 2 }, tycho.generator(1, 2))
+        dataset:prefetch(dataset:items(list))
+        return dataset:batch(list).x, dataset
+      end
+      local there, resident = batch { device = name, resident = true }
+      local streamed, not_resident = batch { device = name, resident = false }
+      assert.equal(name, there.device)
+      assert.equal(bytes(streamed:cpu()), bytes(there:cpu()))
+      local apart = (there:cpu() - batch()):abs():sum():item()
+      assert(apart / there:numel() < 1e-6, apart)
+      assert.equal(('train images: in the memory of %s, 0.0 GB'):format(name), resident.placement)
+      assert.equal('train images: in the memory of the host', not_resident.placement)
+      assert.is_nil(select(2, batch()).placement)
+      assert.equal('train images: in the memory of the host: only those of a packed file are kept there (./tycho experiments/pack.lua makes one)',
+        open(toy, { device = name }).placement)
+    end)
+  end
+  it('says when it does not fit into the memory of a device', function()
+    local problem = device.problem 'cuda-host'
+    if problem then return pending(problem) end
+    run()
+    ffi.cdef 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);'
+    ffi.C.setenv('TYCHO_HOST_MEMORY', '1', 1)
+    local ok, message = pcall(open, out, { device = 'cuda-host', resident = true })
+    local dataset = open(out, { device = 'cuda-host' })
+    ffi.C.unsetenv 'TYCHO_HOST_MEMORY'
+    assert.is_false(ok)
+    assert.matches('^resident=True: they take 0.0 GB, %d+.%d GB of cuda%-host are free; set resident=auto$', message)
+    assert.matches('host: they take 0.0 GB, %d+.%d GB of cuda%-host are free, and a training needs up to 10 GB', dataset.placement)
+    assert.equal('cuda-host', dataset:batch(dataset:draw_pairs({ 0 }, tycho.generator(1, 2))).x.device)
   end)
   it('has right checksums, and tells damage', function()
     run()

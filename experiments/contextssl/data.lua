@@ -45,16 +45,50 @@ local function open_tree(self, options)
   end
 end
 
+-- ---- images in a device's memory ----
+
+local ROOM = 10e9 -- bytes of it that a training of the published sizes needs besides
+local CHUNK = 256e6 -- bytes that are copied at once
+
+local function upload(self)
+  local pixels = self.pixels
+  local resident = tycho.keep(tycho.empty(pixels.shape, 'u8', self.device))
+  local rows = math.max(1, math.floor(CHUNK / (pixels:numel() / pixels:size(0))))
+  for first = 0, pixels:size(0) - 1, rows do
+    local count = math.min(rows, pixels:size(0) - first)
+    resident:narrow(0, first, count):copy_(pixels:narrow(0, first, count))
+  end
+  return resident
+end
+
+-- Puts the images where batches are made, if they may go there and there is room.
+local function place(self, wanted)
+  if self.device == 'cpu' then return end
+  local bytes, free = self.pixels and self.pixels:numel() or 0, device.free_bytes(self.device)
+  local lacks = self.root and 'only those of a packed file are kept there (./tycho experiments/pack.lua makes one)'
+    or bytes > free - (wanted == true and 0 or ROOM) and ('they take %.1f GB, %.1f GB of %s are free%s'):format(bytes / 1e9, free / 1e9, self.device,
+      wanted == true and '' or (', and a training needs up to %.0f GB of them'):format(ROOM / 1e9))
+  if wanted == true and lacks then error(('resident=True: %s; set resident=auto'):format(lacks), 0) end
+  if wanted == false or lacks then
+    self.placement = ('%s images: in the memory of the host%s'):format(self.split, lacks and ': ' .. lacks or '')
+  else
+    self.resident = upload(self)
+    self.placement = ('%s images: in the memory of %s, %.1f GB'):format(self.split, self.device, bytes / 1e9)
+  end
+end
+
 -- options: data_dir (a folder with SPLIT.pack in it, or one in 3DIEBench's layout), resolution, split ('train' or 'val'), image_mean, image_std,
 -- classes (labels must be below it; nil: any), on_bad ('error', the default, or 'skip': see tree.lua), workers (decoding threads, at most the
 -- machine's cores; 0: none beside the caller's; default 16), max_cached (bytes of decoded images of a tree to keep; default 2 GB), device (where
--- batches are; default 'cpu').
+-- batches are; default 'cpu'), resident ('auto', the default, true or false: whether the images of a packed file are there too). The data set's
+-- placement is a sentence about that, or nil on the CPU.
 function M.open(options)
   local self = setmetatable({ split = options.split, resolution = options.resolution, mean = options.image_mean, std = options.image_std,
     workers = options.workers or 16, device = options.device or 'cpu' }, Dataset)
   tree.check(options)
   local path = ('%s/%s.pack'):format(options.data_dir, self.split)
   if lfs.attributes(path) then open_pack(self, path, options) else open_tree(self, options) end
+  place(self, options.resident)
   self.classes = options.classes or 0
   for _, label in ipairs(self.labels) do self.classes = math.max(self.classes, label + 1) end
   self.rounded = tycho.keep(tycho.empty { self.latents:size(1) })
@@ -64,7 +98,7 @@ end
 -- The split of the data set that the settings name.
 function M.of(config, split)
   return M.open { data_dir = config.data_dir, split = split, resolution = config.resolution, image_mean = config.image_mean,
-    image_std = config.image_std, classes = config.classes, on_bad = config.on_bad, workers = config.workers,
+    image_std = config.image_std, classes = config.classes, on_bad = config.on_bad, workers = config.workers, resident = config.resident,
     device = device.choose(config.device or 'cpu') }
 end
 
@@ -137,6 +171,7 @@ end
 
 -- Starts to read the images of items, to be asked for next, while the caller goes on. With workers = 0 nothing happens before they are asked for.
 function Dataset:prefetch(items)
+  if self.resident then return end
   if not self.root then
     image.read_ahead(self.pixels, tycho.tensor(items, 'i64'))
   elseif self.workers > 0 and not self.pending then
@@ -147,6 +182,7 @@ end
 -- Normalised images (n,3,H,W) of rows `items` of pixels, or of its first n where that is a number, on the data set's device, to which bytes go.
 local function normalized(self, pixels, items)
   local index = type(items) == 'table' and tycho.tensor(items, 'i64') or nil
+  if self.resident then return image.normalize(self.resident, self.mean, self.std, index:to(self.device)) end
   if self.device == 'cpu' and index then return image.normalize(pixels, self.mean, self.std, index) end
   pixels = index and pixels:index_select(index) or pixels:narrow(0, 0, items)
   return image.normalize(pixels:to(self.device), self.mean, self.std)

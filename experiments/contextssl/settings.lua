@@ -20,6 +20,7 @@ local length = check.whole(0)
 local rules = {
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
+  resident = check.rule('auto, true or false', function(v) return v == 'auto' or type(v) == 'boolean' end),
   device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
   amp = check.word { 'off', 'fp16', 'bf16' },
   tf32 = check.flag(),

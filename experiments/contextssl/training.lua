@@ -175,6 +175,7 @@ function M.run(config, dataset, options)
     run:write('config.yml', text)
     run:say(('started: %s'):format(table.concat({ arg and arg[0] or 'FILE.lua', unpack(arg or {}) }, ' ')))
     run:say(device.line(config.device or 'cpu'))
+    if dataset.placement then run:say(dataset.placement) end
     for _, note in ipairs(config_file.notes(config)) do run:say(note) end
     parts.modules.model:train()
     return loop:train()

@@ -83,6 +83,7 @@ enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaHostAllocDefault = 0 };
 cudaError_t cudaMalloc(void **block, size_t bytes);
 cudaError_t cudaFree(void *block);
+cudaError_t cudaMemGetInfo(size_t *free_now, size_t *total);
 cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned flags);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);

@@ -126,6 +126,9 @@ function M.set_tf32(name, on)
   if name ~= 'cpu' then library.ty_set_tf32(on and 1 or 0) end
 end
 
+-- Bytes that tensors on a device can still take.
+function M.free_bytes(name) return tonumber(M.open(name).float.ty_free_bytes()) end
+
 -- Waits for all work on a device.
 function M.synchronize(name)
   local library = M.open(name).float

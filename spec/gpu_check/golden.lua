@@ -1,5 +1,6 @@
--- Three training steps of the reference's code (spec/golden/model) on a device, in float32 and in mixed precision: ./tycho spec/gpu_check/golden.lua DEVICE.
--- One row a trajectory, precision and step: relative L2 of the predictions and of the loss. Tolerances in float32 as in spec/parity/model_training.lua.
+-- Three training steps of the reference's code (spec/golden/model) on a device, in float32 and in mixed precision:
+-- ./tycho spec/gpu_check/golden.lua DEVICE. One row a trajectory, precision and step: relative L2 of the predictions and of the loss. Tolerances in
+-- float32 as in spec/parity/model_training.lua.
 local tycho = require 'tycho'
 local npy = require 'tycho.io.npy'
 local new_meters = require 'tycho.train.meters'

@@ -4,8 +4,8 @@
 -- OUT/<device>.json and .md. Exit status 1 when a check failed or a section did not end. device=cuda-host tries the program itself on the CPU, at
 -- tiny sizes, and its times mean nothing.
 --
--- A section's program prints what it found as lines '@ {...}' of JSON: objects of one row each; ok = false is a failure. The rest of its output is kept
--- only of a section that failed.
+-- A section's program prints what it found as lines '@ {...}' of JSON: objects of one row each; ok = false is a failure. The rest of its output is
+-- kept only of a section that failed.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
@@ -45,14 +45,16 @@ for _, name in ipairs { os.getenv 'PYTHON' or 'python3', '/usr/bin/python3' } do
 end
 local sections = {
   { name = 'specs', title = 'Specs on the device', seconds = 150, command = ('%sspecs.lua %s "%s"'):format(lua, settings.device, busted) },
-  { name = 'golden', title = "Training steps of the reference's code", seconds = tiny and 200 or 60, command = lua .. 'golden.lua ' .. settings.device },
+  { name = 'golden', title = "Training steps of the reference's code", seconds = tiny and 200 or 60,
+    command = lua .. 'golden.lua ' .. settings.device },
   { name = 'step', title = 'The published training step', seconds = 120, command = ('%sstep.lua %s'):format(lua, settings.device) },
   { name = 'torch', title = 'The same in PyTorch', seconds = 200, command = ('%s %s/spec/gpu_check/step.py'):format(python, root),
     missing = tiny and 'PyTorch is measured on a GPU only' or not python and 'no python3 has torch (PYTHON names another)' or nil },
   { name = 'ops', title = 'Operations', seconds = 60, command = lua .. 'ops.lua ' .. settings.device },
-  { name = 'curves', title = 'Loss in mixed precision and in float32 on the CPU', seconds = 60, command = lua .. 'curves.lua ' .. settings.device },
+  { name = 'curves', title = 'Loss in mixed precision and in float32 on the CPU', seconds = 60,
+    command = lua .. 'curves.lua ' .. settings.device },
   { name = 'sanitizer', title = 'compute-sanitizer', seconds = 120, command = ('%ssanitizer.lua %s "%s"'):format(lua, settings.device, busted),
-    missing = shell 'command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer' == '' and 'compute-sanitizer is not installed' or nil },
+    missing = shell 'PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer' == '' and 'compute-sanitizer is not installed' or nil },
 }
 
 -- ---- running one ----
@@ -105,7 +107,8 @@ local function targets(results)
   local rows = {}
   local function add(what, value, at_least, aim, less)
     if value then
-      rows[#rows + 1] = { what = what, value = value, at_least = at_least, aim = aim, ok = less and value <= at_least or not less and value >= at_least }
+      local ok = less and value <= at_least or not less and value >= at_least
+      rows[#rows + 1] = { what = what, value = value, at_least = at_least, aim = aim, ok = ok }
     end
   end
   local rate = best.images_per_second

@@ -18,6 +18,7 @@ for _, name in ipairs(names) do
   pipe:close()
   local passed, failed = text:match '(%d+) passed, (%d+) failed'
   local skipped = select(2, text:gsub(('skipped: [^\n]* %s[ :]'):format((device:gsub('%-', '%%-'))), ''))
-  row { file = name, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0, skipped = skipped, ok = passed ~= nil and failed == '0' and skipped == 0 }
+  row { file = name, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0, skipped = skipped,
+    ok = passed ~= nil and failed == '0' and skipped == 0 }
   if failed ~= '0' then print(text) end
 end

@@ -1,5 +1,5 @@
--- Times the published training step on a device, with the images in its memory: ./tycho spec/gpu_check/step.lua DEVICE. One row a mode: images a second,
--- milliseconds a step (medians over rounds) and peak memory without the images. The captured step must leave the same weights, bit for bit.
+-- Times the published training step on a device, with the images in its memory: ./tycho spec/gpu_check/step.lua DEVICE. One row a mode: images a
+-- second, milliseconds a step (medians over rounds) and peak memory without the images. The captured step must leave the same weights, bit for bit.
 local tycho = require 'tycho'
 local device = require 'tycho.device'
 local hash = require 'tycho.hash'

@@ -73,8 +73,8 @@ local function count_metrics(path)
   return head and not head:find('"', 1, true) and select(2, head:gsub(',', '')) + 1 or nil
 end
 
--- M.last of the rows of metrics.jsonl, their number, and a sentence when some of the lines are none. Rows are read from the last one on until there is
--- nothing more to find; those before are only counted.
+-- M.last of the rows of metrics.jsonl, their number, and a sentence when some of the lines are none. Rows are read from the last one on until there
+-- is nothing more to find; those before are only counted.
 function M.summary(path)
   local lines, last, missing = lines_of(path), {}, count_metrics(path) or math.huge
   local bad, first_bad = 0, nil
