@@ -12,7 +12,8 @@ int ty_exact(void) { return exact; }
 
 #ifdef TYCHO_DOUBLE
 
-static int forward(const conv_shape *s, real *y, const real *x, const real *w) {
+static int forward(const conv_shape *s, real *y, const real *x, const real *w, int grad) {
+  (void)grad;
 #pragma omp parallel for collapse(2) if (conv_work(s) > PARALLEL_WORK)
   for (int64_t n = 0; n < s->n; n++)
     for (int64_t oh = 0; oh < s->oh; oh++)
@@ -75,11 +76,11 @@ static int back_weight(const conv_shape *s, real *dw, const real *dy, const real
 
 #else
 
-/* Tiles of 4x2 round no more than direct summation, tiles of 4x4 two to three times as much. The forward pass always takes the exact kind:
- * its error decides which ReLUs are open, and one that flips changes a gradient by far more than its own rounding. Backward errors only
+/* Tiles of 4x2 round no more than direct summation, tiles of 4x4 two to three times as much. A forward pass with a gradient takes the exact
+ * kind: its error decides which ReLUs are open, and one that flips changes a gradient by far more than its own rounding. Backward errors only
  * scale the gradients. */
-static int forward(const conv_shape *s, float *y, const float *x, const float *w) {
-  int columns = ty_winograd_columns(s, 2);
+static int forward(const conv_shape *s, float *y, const float *x, const float *w, int grad) {
+  int columns = ty_winograd_columns(s, exact || grad ? 2 : 4);
   return columns ? ty_winograd_forward(s, columns, y, x, w) : ty_direct_forward(s, y, x, w);
 }
 static int back_input(const conv_shape *s, float *dx, const float *dy, const float *w) {
@@ -93,10 +94,10 @@ static int back_weight(const conv_shape *s, float *dw, const float *dy, const fl
 
 #endif
 
-int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
+int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int grad) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
-  return forward(&s, y->data, x->data, w->data);
+  return forward(&s, y->data, x->data, w->data, grad);
 }
 
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding) {

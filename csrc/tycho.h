@@ -127,11 +127,12 @@ int ty_matmul(ty_tensor *y, const ty_tensor *a, const ty_tensor *b, double beta)
 int ty_linear(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, const ty_tensor *b);
 
 /* ---- conv.c: float images; w (O,I,KH,KW) over (O,KH,KW,I); equal stride and zero padding on both axes ---- */
-int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding);
+/* grad != 0: y will have a gradient. */
+int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int grad);
 int ty_conv2d_back_input(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *w, int stride, int padding);
 int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x, int stride, int padding);
-/* on != 0 (the default): every convolution is computed directly, as the double library always does. 0: the float library takes
- * Winograd's algorithm where it is faster; relative error up to 1e-5 instead of 1e-6. For the whole process. */
+/* on != 0: no convolution rounds more than direct summation does (relative error below 1e-6, of a weight's gradient below 3e-6). 0, the default:
+ * that holds for a y with a gradient; the gradients, and a y without, may come from larger Winograd tiles (below 1e-5). For the whole process. */
 int ty_set_exact(int on);
 int ty_exact(void);
 

@@ -13,10 +13,10 @@
 
 enum {
   TILE_ROWS = 4, PATCH_ROWS = 6, MAX_COLUMNS = 4, MAX_PATCH = 6, MAX_POINTS = 36,
-  BLOCK_TILES = 24,       /* a multiple of PIXELS: tiles that stay in a core's second-level cache, transformed, and their products */
+  MIN_BLOCK = 24, MAX_BLOCK = 48, /* tiles that stay in a core's second-level cache, transformed, and their products */
   BLOCK_BYTES = 512 << 10, /* their transformed inputs at most, else each panel of weights passes through all tiles instead */
   PRODUCT_TILES = 120,    /* then: tiles whose products with one panel stay in that cache */
-  CHUNK_BYTES = 4 << 20,  /* transformed images that the cores share */
+  CHUNK_BYTES = 8 << 20,  /* transformed images that the cores share */
   BAND_TILES = 240,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
   BLOCK_PANELS = 4,       /* of the weight gradient: panels of inputs that meet it there */
   ITEMS_PER_THREAD = 4,
@@ -311,18 +311,27 @@ static void filter_by_panels(const filtering *f, float *u, float *points, int64_
       transform_weights(u, f, p);
       for (int64_t t = piece * tiles / pieces, some; t < end; t += some) {
         some = ceil_div(end - t, ceil_div(end - t, PRODUCT_TILES));
+        some = min(end - t, ceil_div(some, PIXELS) * PIXELS);
         filter_tiles(f, points + t * in, plane, u, m, first * f->in.tile_columns + t, some, p);
       }
     }
   }
 }
 
+/* Rows of `tiles` tiles in a block: the fewest that leave the fewest of the PIXELS unused that are multiplied together. */
+static int64_t block_rows_of(int64_t tiles, int64_t tile_bytes) {
+  int64_t best = 1;
+  for (int64_t r = 2; r * tiles <= MAX_BLOCK && r * tiles * tile_bytes <= BLOCK_BYTES; r++)
+    if (best * ceil_div(r * tiles, PIXELS) < r * ceil_div(best * tiles, PIXELS)) best = r;
+  return best;
+}
+
 /* pack: the weights are those of a forward convolution and are first brought into panels. */
 static int filter(const char *op, filtering *f, const conv_shape *s, const float *w, int pack) {
   int64_t in = f->in.channels, tiles = f->in.tile_columns, planes = points_of(f->in.columns), panels = panels_of(f->out);
   int64_t rows = f->n * f->in.tile_rows, threads = omp_get_max_threads(), tile_bytes = planes * in * (int64_t)sizeof(float);
-  int64_t block_rows = max(1, BLOCK_TILES / tiles);
-  int by_tiles = tiles <= PRODUCT_TILES && rows >= 2 * threads * block_rows && block_rows * tiles * tile_bytes <= BLOCK_BYTES;
+  int64_t block_rows = block_rows_of(tiles, tile_bytes);
+  int by_tiles = tiles <= PRODUCT_TILES && rows >= 2 * threads * block_rows && max(MIN_BLOCK, block_rows * tiles) * tile_bytes <= BLOCK_BYTES;
   int64_t chunk_rows = max(1, CHUNK_BYTES / (tiles * tile_bytes));
   chunk_rows = ceil_div(rows, ceil_div(rows, chunk_rows));
   int64_t plane = (by_tiles ? block_rows : chunk_rows) * tiles * in + SKEW, u_panel = planes * in * PANEL;

@@ -1,7 +1,7 @@
 /* Convolution: checks here, the work is the library's behind dnn.h. */
 #include "dnn.h"
 
-int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding) {
+int ty_conv2d(ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "conv2d", "x", x, "w", w, "y", y, stride, padding));
   return ty_numel(y) ? dnn_forward(&s, x->dtype, y->data, x->data, w->data) : 0;

@@ -76,6 +76,17 @@ print('result', work(3, 4))
     says(out, 'sum    100', 'outer  "upvalue changed"')
     assert.equal(0, status)
   end)
+  it('goes to the callers and changes their locals', function()
+    write('paused.lua', [[
+local function inner(k) local z = k * 2; require('tycho').pause(); return z end
+local function outer(v) local w = v + 1; local r = inner(w); return r, w end
+print('result', outer(3))
+]])
+    write('lines', 'z\n:up\nw * 10\nw = 50\n:up\n:up\n:down\n:down\n:down\nz = 9\n:go\n')
+    local out = shell(root .. '/tycho paused.lua < lines')
+    says(out, 'frame 2 of 3\n  paused.lua:2 in outer', '\n40\n', 'frame 3 of 3', 'this is the outermost frame', 'v = 3, w = 50',
+      'this is the innermost place', 'result\t9\t50')
+  end)
   it('completes the locals, and lives on after errors', function()
     write('paused.lua', "local weights = require('tycho').ones{2, 3}\nrequire('tycho').pause()\nprint('after', weights:size(0))")
     local p = pty.start(('cd %s && HOME=%s NO_COLOR=1 TERM=xterm exec %s/tycho paused.lua'):format(folder, folder, root))

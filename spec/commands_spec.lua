@@ -101,6 +101,7 @@ m.f()
     p:expect 'reloaded my_loss: 1 functions'
     p:send 'f()\r'
     p:expect '\nsecond\r'
+    p:expect '\27[?2004h' -- keys that come before the editor reads them are the terminal's
     p:send '\4'
     assert.equal(0, (p:finish()))
   end)
@@ -134,6 +135,36 @@ layer = { weight = tycho.zeros{300, 1000} }
   it('have plots, in one sentence where there is nothing to draw', function()
     local out = piped 'plot{1,2};\nplot.lines{series = {{x = {1}, y = {1}}}};\nplot{0/0}\nhist({1,2},0)\n'
     assert.equal("plot: 'series 1' has no point to draw (nothing but NaN)\nplot: hist: bins must be a whole number >= 1, got 0\n", out)
+  end)
+  it('go between the frames of an error, whose variables then are those of the lines', function()
+    local out, status = piped [[
+:up
+function scale(x, by) local half = by / 2; local y = x + half; return y end
+function both(a, b) local r = scale(a, b); return r end
+both(tycho.ones{2}, tycho.ones{3})
+:up
+half:numel() * 100
+half = 8
+fresh = half + 1
+:who
+:up
+a:numel() + fresh
+no.such
+b:numel() * 1000
+:up
+:down
+half * 10
+:down
+:down
+half, fresh
+local kept = tycho.scope(function() local inside = 77; error 'broken' end)
+:up
+inside
+]]
+    says(out, 'there is no error whose frames', 'frame 1 of 2\n  In[1]:1 in scale\n    > function scale(x, by)', '\n300\n',
+      'by    tensor (3) f32', 'frame 2 of 2', '\n11\n', '\n3000\n', 'this is the outermost frame; :down goes inwards', '\n80\n', 'out of the frames',
+      'this is the innermost place', '\nnil\n9\n', '\n77\n')
+    assert.equal(1, status)
   end)
   it('save what ran as a script that prints the same', function()
     local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'

@@ -122,7 +122,8 @@ describe('einsum', function()
   it('is a sum over all letters that the result has not', function()
     local g = tycho.generator(4)
     for _, pattern in ipairs { 'ab->ba', 'ab->a', 'ab->', 'ab,bc->ac', 'ab,ab->', 'ab,ab->ab', 'a,b->ab', 'a,b->ba', 'abc,acd->bd', 'dab,dbc->dca',
-      'ab,bc,cd->ad', 'abc,c,b->a', 'ae,bd->ab', 'ab,b', 'abc,abd->cbad' } do
+      'ab,bc,cd->ad', 'abc,c,b->a', 'ae,bd->ab', 'ab,b', 'abc,abd->cbad', 'bb->b', 'bb->', 'bab->ab', 'bbb->b',
+      'abba->ab', 'dad,de->ea', 'bcb,cc->c' } do
       local left, right = pattern:match('^(.-)%->(.*)$')
       left, right = left or pattern, right or 'a'
       local inputs, operands, lists, used = {}, {}, {}, {}
@@ -145,13 +146,32 @@ describe('einsum', function()
       assert.equal(count, y:numel())
     end
   end)
+  it('takes ... for any further dims, which broadcast', function()
+    local g = tycho.generator(5)
+    local function close(y, expected)
+      assert.same(expected.shape, y.shape)
+      assert((y - expected):abs():sum():item() < 1e-10)
+    end
+    local a, b, v = g:normal_tensor({ 2, 3, 4, 5 }, 'f64'), g:normal_tensor({ 2, 1, 5, 6 }, 'f64'), g:normal_tensor({ 5 }, 'f64')
+    local product = a:matmul(b:expand { 2, 3, 5, 6 })
+    close(tycho.einsum('...ij,...jk->...ik', a, b), product)
+    close(tycho.einsum('...ij,...jk', a, b), product)
+    close(tycho.einsum('...ij,...jk->ki', a, b), product:sum { 0, 1 }:transpose(0, 1))
+    close(tycho.einsum('b...j,j->...b', a, v), (a * v):sum(3):permute { 1, 2, 0 })
+    close(tycho.einsum('...,...->...', v, a), a * v)
+    close(tycho.einsum('...->', a), a:sum())
+  end)
   it('errors print the pattern and the sizes', function()
     local a, b = tycho.ones { 2, 3 }, tycho.ones { 4, 5 }
     assert_raises(function() tycho.einsum('ij,jk->ik', a, b) end, "einsum 'ij,jk->ik' of (2, 3), (4, 5): 'j' is 3 in operand 1 and 4 in operand 2")
     assert_raises(function() tycho.einsum('ijk->i', a) end, "einsum 'ijk->i' of (2, 3): 'ijk' names 3 dims, operand 1 has 2")
     assert_raises(function() tycho.einsum('ij->ik', a) end, "'k' of the result is in no operand")
-    assert_raises(function() tycho.einsum('ii->i', a) end, "'i' stands twice in 'ii'")
+    assert_raises(function() tycho.einsum('ii->i', a) end, "einsum 'ii->i' of (2, 3): 'i' is 2 in operand 1 and 3 in operand 1")
+    assert_raises(function() tycho.einsum('i->ii', a:select(0, 0)) end, "'i' stands twice in the result")
     assert_raises(function() tycho.einsum('i.->i', a) end, "'.' is no letter")
+    assert_raises(function() tycho.einsum('...i...->i', a) end, "'...' stands twice in '...i...'")
+    assert_raises(function() tycho.einsum('...ijk->i', a) end, "'...ijk' names 3 dims, operand 1 has 2")
+    assert_raises(function() tycho.einsum('...,...', a, b) end, "'...[-2]' is 2 in operand 1 and 4 in operand 2")
     assert_raises(function() tycho.einsum('ij,jk->ik', a) end, 'the pattern has 2 operands')
     assert_raises(function() tycho.einsum(a, 'ij') end, 'the pattern comes first')
     assert_raises(function() tycho.einsum('ij,j', a, 3) end, 'operand 2 must be a tensor')

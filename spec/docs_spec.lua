@@ -55,6 +55,20 @@ describe('./tycho docs', function()
     end
   end)
 
+  it('says what constructors, layers, optimisers and methods give, so that editors complete what follows', function()
+    for result, names in pairs {
+      Tensor = { 'tycho.ones(shape, dtype, device)', 'Tensor:to(target)', 'tycho.loss.nt_xent(p, temperature, options)' },
+      Module = { 'tycho.nn.Linear(inputs, outputs)', 'tycho.nn.ReLU()', 'Module:to(device)' },
+      Optimizer = { 'tycho.optim.Adam(parameters, options)' },
+    } do
+      for _, name in ipairs(names) do
+        assert(types:find(('---@return tycho.%s\nfunction %s end'):format(result, name), 1, true), name)
+      end
+    end
+    assert(types:find('\n---@field forward fun(self: tycho.Module, ...): tycho.Tensor\n', 1, true))
+    assert(types:find('\nfunction Optimizer:zero_grad()', 1, true))
+  end)
+
   it('declares no parameter that its function has not', function()
     local pending_parameters, checked = {}, 0
     for line in types:gmatch('[^\n]+') do

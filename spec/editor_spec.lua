@@ -159,8 +159,8 @@ end)
 describe('Ctrl-C', function()
   setup(function() os.execute('mkdir -p ' .. home) end)
   teardown(function() os.execute('rm -rf ' .. home) end)
-  -- Stops texts, the first of them line n, and expects the prompt within half a second: once in some tries, for others may hold the cores. Returns
-  -- the number of the next line. An op may be done before it is told to stop.
+  -- Stops texts without an end, the first of them line n, and expects the prompt within half a second: once in some tries, for others may hold the
+  -- cores. Returns the number of the next line.
   local function stop(p, texts, n)
     for _, text in ipairs(texts) do
       local quickest, tries = math.huge, 0
@@ -171,7 +171,7 @@ describe('Ctrl-C', function()
         local start = lib.cpu.ty_now()
         n, tries = n + 1, tries + 1
         local out = type_in(p, '\3', n)
-        assert(out:find('interrupted', 1, true) or not text:find('while true', 1, true), text .. ': ' .. out)
+        assert(out:find('interrupted', 1, true), text .. ': ' .. out)
         quickest = math.min(quickest, lib.cpu.ty_now() - start)
       end
       assert(quickest < 0.5, text)
@@ -189,19 +189,6 @@ describe('Ctrl-C', function()
     assert.truthy(type_in(p, 'k + 1\r', n + 1):find('\n42\r', 1, true))
     -- and loops are compiled again
     assert.truthy(type_in(p, 'jit.status()\r', n + 2):find('true', 1, true))
-    finish(p)
-  end)
-  it('stops an op of any kind in the middle of it', function()
-    if not os.getenv 'TYCHO_SLOW_SPECS' then return pending 'depends on how fast the machine is: set TYCHO_SLOW_SPECS=1' end
-    local p = prompt()
-    type_in(p, 'function long(n) return tycho.ones{1}:expand{n, 1e6} end;\r', 2)
-    type_in(p, 'q = tycho.ones{1, 8, 6000, 64}; c = tycho.ones{1, 256, 512, 512}; w = tycho.ones{256, 256, 3, 3}'
-      .. ' y = tycho.ones({8, 64, 64, 64}, "f64"); v = tycho.ones({64, 64, 3, 3}, "f64"); d = tycho.ones({4000, 4000}, "f64")'
-      .. ' image = require("tycho.tensor").image; i = image(tycho.ones{8, 256, 64, 128}); g = image(w)\r', 3)
-    stop(p, { 'c:conv2d(w, 1, 1)', 'c:conv2d(tycho.ones{64, 256, 5, 5}, 2, 2)', 'y:conv2d(v, 1, 1)', 'd:matmul(d)',
-      'q:attention(q, q)', 'long(1e5):sum()', 'long(1e5):sum({1})',
-      'for _ = 1, 4 do tycho.lib.check(tycho.lib.cpu.ty_conv2d_back_weight(g.c, i.c, i.c, 1, 1)) end',
-      'v.requires_grad = true; y:narrow(0, 0, 1):conv2d(v, 1, 1):sum():backward()' }, 3)
     finish(p)
   end)
   it('between two lines ends nothing', function()

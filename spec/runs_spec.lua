@@ -50,15 +50,15 @@ describe('./tycho runs', function()
 
   it('ls lists, sorts and chooses', function()
     local out = runs 'ls'
-    assert_says(out, 'run  status    epochs   loss', 'a    finished       2  2.500', 'b    failed         3  0.500',
-      'c    killed         2      8', 'status 0')
+    assert_says(out, 'run  status    done   loss', 'a    finished     2  2.500', 'b    failed       3  0.500',
+      'c    killed       2      8', 'status 0')
     assert(runs('ls --sort loss'):match('b .*a .*c '))
     assert(runs('ls --sort loss --max'):match('c .*a .*b '))
     out = runs '"ls" "loss<3" lr=0.1 --csv'
-    assert_says(out, 'run,status,epochs,loss,tags\n', 'a,finished,2,2.5,\n', 'b,failed,3,0.5,\n')
+    assert_says(out, 'run,status,done,loss,tags\n', 'a,finished,2,2.5,\n', 'b,failed,3,0.5,\n')
     assert(not out:find('c,killed', 1, true))
     assert_says(runs 'ls status=failed --keys lr --metrics rot_r2,loss --md',
-      '| run | status | epochs | lr | rot_r2 | loss | tags |', '| b | failed | 3 | 0.1 |')
+      '| run | status | done | lr | rot_r2 | loss | tags |', '| b | failed | 3 | 0.1 |')
     assert_says(runs 'ls los=3', "no run has a metric or setting 'los'; did you mean 'loss'?", 'status 1')
     assert_says(runs 'ls --srot loss', "unknown option '--srot'; did you mean '--sort'?", 'status 1')
     assert_says(runs 'list', 'no command', 'status 1')
@@ -147,7 +147,15 @@ describe('./tycho runs', function()
   it('sees a run that has changed since it was last listed', function()
     runs 'ls'
     make('a', { lr = 0.1, seed = 0 }, { 3, 2.5, 1.25 }, 'finished')
-    assert_says(runs 'ls', 'a    finished       3  1.250')
+    assert_says(runs 'ls', 'a    finished     3  1.250')
+  end)
+
+  it('finds metrics that early rows alone have, and lines that are damaged, where there is a table beside them', function()
+    make('d', { lr = 0.1 }, { 3, 2, 1 }, 'finished')
+    write('runs/d/metrics.jsonl', '{"epoch":1,"loss":3,"early":7.5}\n{"epoch":2,"lo\n{"epoch":3,"loss":1}\n{"epoch":4,"loss":0.5}\n')
+    write('runs/d/metrics.csv', 'epoch,early,loss\n1,7.5,3\n')
+    assert_says(runs 'show d', 'finished, 3 epochs', 'metrics.jsonl: 1 of 4 lines cannot be read, the first is line 2', '\nearly  7.500\n',
+      '\nloss   0.500\n')
   end)
 
   it('lists a thousand runs in under a second', function()

@@ -56,6 +56,17 @@ describe('a chart in the terminal', function()
     assert(drawn > 50 and last <= 3, text)
     for _, line in ipairs(lines_of(text)) do assert(select(2, line:gsub('[^\128-\191]', '')) <= 40, line) end
   end)
+  it('has round numbers at its axes, each at its place', function()
+    local y = {}
+    for i = 0, 100 do y[i + 1] = i / 10 end
+    local lines = lines_of(plot(tycho.arange(101), y):text { columns = 53, rows = 11, colors = false, plain = true })
+    -- The frame has 49 columns; its middle is the 28th of the line, and the second character of the label.
+    assert.matches('^ +0 +50 +100$', lines[12])
+    assert.equal(27, lines[12]:find('50', 1, true))
+    local rows = {}
+    for i = 1, 11 do rows[#rows + 1] = tonumber(lines[i]:match('^ *(%d+)|')) end
+    assert.same({ 10, 5, 0 }, rows)
+  end)
   it('leaves a gap for a NaN and takes tensors and names', function()
     local text = plot(tycho.arange(5), { curve = { 1, 1, 0 / 0, 1, 1 } }, { title = 'a title', ylim = { 0, 2 } })
       :text { columns = 43, rows = 3, colors = false, plain = false }

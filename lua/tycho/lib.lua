@@ -6,6 +6,7 @@
 --   (a) at the end of tycho.scope, (b) when live bytes have grown by half, (c) before the byte limit or a failed allocation.
 require 'tycho.luajit'
 local ffi = require 'ffi'
+local blas = require 'tycho.blas'
 local M = {}
 
 M.root = package.loaded['tycho.root'] or debug.getinfo(1, 'S').source:match('^@(.*)/lua/tycho/lib%.lua$') or '.'
@@ -66,7 +67,7 @@ M.path_of = path_of
 
 -- The library build/NAME.so, which `make target` builds. Raises when it cannot be loaded or is of another version.
 function M.load(name, target)
-  local ok, lib = pcall(ffi.load, path_of(name))
+  local ok, lib = pcall(blas.loading, ffi.load, path_of(name))
   if not ok then error(('cannot load %s: %s; run make %s in %s'):format(path_of(name), tostring(lib), target or 'all', M.root), 0) end
   if lib.ty_version() ~= version then
     error(('%s has version %d, the Lua side expects %d: run make %s in %s'):format(path_of(name), lib.ty_version(), version, target or 'clean all',

@@ -63,7 +63,7 @@ function M.assign(tree, key, value, mode, said)
   if mode == '+' and old then
     error(("+%s: the key exists already%s; write %s=%s"):format(key, at(old), key, node.inline(value)), 0)
   end
-  if mode == '' and not old then keys.fail_unknown(tree, key, value.where, ('To add a key write +%s=%s'):format(key, node.inline(value))) end
+  if mode == '' and not old then keys.fail_unknown(tree, key, value.where, ('to add a key write +%s=%s'):format(key, node.inline(value))) end
   if value.kind == 'map' and old and old.kind == 'map' then
     for _, name in ipairs(value.keys) do M.assign(tree, key .. '.' .. name, value.items[name], mode, said) end
     return

@@ -51,11 +51,11 @@ end
 -- ' (file:line)' of a node, for the end of a clause.
 function M.at(n) return n and n.where and (' (%s)'):format(n.where) or '' end
 
--- Raises that key is unknown. where: of the key, or nil; advice: a last sentence.
+-- Raises that key is unknown. where: of the key, or nil; advice: the last part of the sentence.
 function M.fail_unknown(tree, key, where, advice)
   local near = nearest(key, M.all(tree))
   error(("unknown key '%s'%s; %s%s"):format(key, where and (' (%s)'):format(where) or '',
-    near and ("did you mean '%s'%s? "):format(near, M.at(M.find(tree, near))) or '', advice), 0)
+    near and ("did you mean '%s'%s? "):format(near, M.at(M.find(tree, near))) or '', near and advice:gsub('^%l', string.upper) or advice), 0)
 end
 
 return M

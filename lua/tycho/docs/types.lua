@@ -35,7 +35,14 @@ local Tensor = {}
 ---A layer or a model; calling it runs its forward.
 ---@class tycho.Module
 ---@overload fun(...): tycho.Tensor
+---@field forward fun(self: tycho.Module, ...): tycho.Tensor
+---@field [string] any
 local Module = {}
+
+---@class tycho.Optimizer
+---@field lr number
+---@field [string] any
+local Optimizer = {}
 
 ---@class tycho
 tycho = {}
@@ -57,6 +64,15 @@ local function documented(lines, text)
   end
 end
 
+-- What functions return whose comments are no record: names of those that give a tensor, a module or a list of tensors.
+local results = {}
+for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'to', 'cpu', 'copy_',
+  'fill_', 'zero_', 'detach', 'requires_grad_' } do
+  results[name] = 'tycho.Tensor'
+end
+for _, name in ipairs { 'numel', 'size', 'stride', 'item', 'num_parameters' } do results[name] = 'number' end
+results.parameters = 'tycho.Tensor[]'
+
 -- Adds a definition. types: parameter -> type [opt]; result: type [opt].
 local function define(lines, name, parameters, text, types, result)
   documented(lines, text)
@@ -67,12 +83,13 @@ local function define(lines, name, parameters, text, types, result)
   lines[#lines + 1] = ('function %s(%s) end\n'):format(name, table.concat(parameters, ', '))
 end
 
--- Whether a name such as tycho.nn.Linear means something: parts that only their own folder requires are no fields.
-local function exists(name)
+-- What a name such as tycho.nn.Linear means, or nil: parts that only their own folder requires are no fields.
+local function value_of(name)
   local value = tycho
   for part in name:gmatch('%.([%w_]+)') do value = type(value) == 'table' and value[part] or nil end
-  return value ~= nil
+  return value
 end
+local function exists(name) return value_of(name) ~= nil end
 
 -- Whether x:name(...) makes sense: the first argument of the op is a tensor.
 local function is_method(record)
@@ -106,7 +123,8 @@ local function entries(lines, path, class, target, prefix)
     local fn = entry.name:match('^M%.([%w_]+)$')
     local name = method and target and target .. ':' .. method or fn and prefix and prefix .. '.' .. fn
     if name and (method or exists(name)) and entry.parameters and not entry.is_local and not seen[name] then
-      define(lines, name, parameters_of(entry.parameters), entry.text)
+      local result = name == 'Module:to' and 'tycho.Module' or results[method or fn]
+      define(lines, name, parameters_of(entry.parameters), entry.text, nil, result)
       seen[name] = true
     end
   end
@@ -129,18 +147,30 @@ local function parameters_of_file(source)
   end
 end
 
+-- What the one function of a file in a folder gives.
+local made = { nn = 'tycho.Module', loss = 'tycho.Tensor' }
+-- Parameters and results of classes that leave making objects to their base.
+local inherited_parameters = { nn = { class = 'tycho.Module' }, optim = { 'parameters', 'options', class = 'tycho.Optimizer' } }
+local function is_class(value)
+  local meta = type(value) == 'table' and getmetatable(value)
+  return meta and meta.__call ~= nil
+end
+
 local function module(lines, path, folder)
   local source = comments.read(path)
   local is_front = source.stem == 'init'
   local name = is_front and 'tycho.' .. folder or ('tycho.%s.%s'):format(folder, source.stem)
   if not exists(name) then return end
   local parameters = parameters_of_file(source)
-  if parameters then return define(lines, name, parameters, source.head, nil, folder == 'nn' and 'tycho.Module' or nil) end
+  if parameters then return define(lines, name, parameters, source.head, nil, made[folder]) end
+  local inherited = is_class(value_of(name)) and inherited_parameters[folder]
+  if inherited then return define(lines, name, inherited, source.head, nil, inherited.class) end
   if not is_front then
     documented(lines, source.head)
     lines[#lines + 1] = name .. ' = {}\n'
   end
-  entries(lines, path, 'Module', source.stem == 'Module' and 'Module' or nil, name)
+  local is_base = source.stem == 'Module' or source.stem == 'Optimizer'
+  entries(lines, path, source.stem, is_base and source.stem or nil, name)
 end
 
 -- The text of the type file.

@@ -6,8 +6,6 @@ local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autocast = require 'tycho.autocast'
 
-local function diagonal(c) c.ndim, c.stride[0] = 1, c.stride[0] + c.stride[1] end
-
 local function loss(p, temperature, options)
   local rows = p:size(0)
   if rows % 2 ~= 0 then lib.raise(('nt_xent: rows must come in pairs, got shape %s'):format(tensor.shape_text(p))) end
@@ -15,7 +13,7 @@ local function loss(p, temperature, options)
   local similarity = p:matmul(p:transpose(0, 1))
   if not options or options.clamp ~= false then similarity = similarity:clamp_min(1e-7) end
   local itself, partner = tensor.zeros({ rows, rows }, p.dtype, p.device), tensor.empty({ rows }, 'i64')
-  tensor.view_of(itself, 0, diagonal):fill_(-1e5)
+  itself:diagonal():fill_(-1e5)
   for i = 0, rows - 1 do partner:ptr()[i] = i % 2 == 0 and i + 1 or i - 1 end
   return (similarity / temperature + itself):cross_entropy(partner:to(p.device))
 end

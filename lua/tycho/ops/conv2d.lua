@@ -21,7 +21,7 @@ return {
     end
     x, w = tensor.image(x), tensor.image(w)
     local y = tensor.empty_image({ x:size(0), w:size(0), out(x:size(2), w:size(2)), out(x:size(3), w:size(3)) }, x.dtype, x.device)
-    lib.check(y.lib.ty_conv2d(y.c, x.c, w.c, stride, padding), y.lib)
+    lib.check(y.lib.ty_conv2d(y.c, x.c, w.c, stride, padding, ctx.grad and 1 or 0), y.lib)
     ctx:save(x, w)
     ctx.stride, ctx.padding = stride, padding
     return y

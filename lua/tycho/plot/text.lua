@@ -43,14 +43,33 @@ end
 
 local function clip(text, room) return text:sub(1, terminal.fitting(text, 1, room)) end
 
+-- Labels of the ticks within low..high, about n of them, by their place among `cells`.
+local function tick_labels(low, high, n, cells)
+  local ticks, step = layout.ticks(low, high, n)
+  local labels = {}
+  for _, tick in ipairs(ticks) do labels[floor((tick - low) / (high - low) * (cells - 1) + 0.5)] = layout.label(tick, step) end
+  return labels
+end
+
+-- A line with each label around its column, but for those that would touch the one before or stand out.
+local function axis_line(labels, columns)
+  local out, width = {}, 0
+  for column = 0, columns - 1 do
+    local label = labels[column]
+    local first = label and min(max(column - floor(#label / 2), 0), columns - #label)
+    if label and first >= (width == 0 and 0 or width + 1) then
+      out[#out + 1] = (' '):rep(first - width) .. label
+      width = first + #label
+    end
+  end
+  return table.concat(out)
+end
+
 -- The lines of one chart.
 local function chart_lines(chart, options)
   local x_low, x_high = layout.limits(chart, 'x')
   local y_low, y_high = layout.limits(chart, 'y')
-  local _, y_step = layout.ticks(y_low, y_high, 4)
-  local labels = { [0] = layout.label(y_high, y_step / 10), [floor((options.rows - 1) / 2)] = layout.label((y_low + y_high) / 2, y_step / 10),
-    [options.rows - 1] = layout.label(y_low, y_step / 10) }
-  local room = 0
+  local labels, room = tick_labels(y_low, y_high, 4, options.rows), 0
   for _, label in pairs(labels) do room = max(room, #label) end
   room = min(room, floor(options.columns / 3))
   local canvas = new_canvas(max(options.columns - room - 2, 4), options.rows)
@@ -71,16 +90,14 @@ local function chart_lines(chart, options)
   local lines = {}
   if chart.title then lines[1] = clip((' '):rep(room + 2) .. chart.title, options.columns) end
   for row = 0, options.rows - 1 do
-    local label = clip(labels[row] or '', room)
+    local label = clip(labels[options.rows - 1 - row] or '', room)
     lines[#lines + 1] = (' '):rep(room - #label) .. label .. (options.plain and '|' or '\226\148\130') .. canvas:row(row, options)
   end
-  local _, x_step = layout.ticks(x_low, x_high, 4)
-  local left, right = layout.label(x_low, x_step / 10), layout.label(x_high, x_step / 10)
-  local middle = chart.xlabel or ''
-  local gap = canvas.columns - #left - #right - #middle
-  if gap < 2 then middle, gap = '', canvas.columns - #left - #right end
-  local axis = left .. (' '):rep(floor(gap / 2)) .. middle .. (' '):rep(gap - floor(gap / 2)) .. right
-  lines[#lines + 1] = clip((' '):rep(room + 1) .. axis, options.columns)
+  lines[#lines + 1] = (' '):rep(room + 1) .. axis_line(tick_labels(x_low, x_high, 4, canvas.columns), canvas.columns)
+  if chart.xlabel then
+    local label = clip(chart.xlabel, canvas.columns)
+    lines[#lines + 1] = (' '):rep(room + 1 + floor((canvas.columns - #label) / 2)) .. label
+  end
   for i, series in ipairs(chart.series) do
     if series.name then
       local mark = options.plain and '*' or '\226\160\146'

@@ -1,4 +1,5 @@
--- The variables of a running function as an environment: its locals and upvalues can be read and assigned, what they do not have is global.
+-- The variables of a function as an environment: its locals and upvalues can be read and assigned, what they do not have is global. Of a running
+-- function the environment is the variables themselves, of one that an error ends it is their last values.
 local M = {}
 
 -- Number of frames from the bottom of the stack to the caller of this one.
@@ -65,6 +66,37 @@ function M.environment(level)
     for name in pairs(upvalues) do names[#names + 1] = name end
     table.sort(names)
     return names
+  end
+  return setmetatable({}, meta)
+end
+
+-- The same with the locals as they are now, which outlives the function. Its metatable's field globals is where everything else is.
+function M.snapshot(level)
+  local fn = debug.getinfo(level + 1, 'f').func
+  local names, values, is_local, upvalues = {}, {}, {}, {}
+  for i = 1, 250 do
+    local name, value = debug.getlocal(level + 1, i)
+    if not name then break end
+    if name:match('^[%a_]') then
+      if not is_local[name] then names[#names + 1] = name end
+      is_local[name], values[name] = true, value
+    end
+  end
+  for i, name in ipairs(upvalue_names(fn)) do upvalues[name] = i end
+  local meta = { globals = debug.getfenv(fn), names = function() return names end }
+  function meta.__index(_, name)
+    if is_local[name] then return values[name] end
+    if upvalues[name] then return (select(2, debug.getupvalue(fn, upvalues[name]))) end
+    return meta.globals[name]
+  end
+  function meta.__newindex(_, name, value)
+    if is_local[name] then
+      values[name] = value
+    elseif upvalues[name] then
+      debug.setupvalue(fn, upvalues[name], value)
+    else
+      meta.globals[name] = value
+    end
   end
   return setmetatable({}, meta)
 end

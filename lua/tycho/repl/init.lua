@@ -74,11 +74,11 @@ function M.writer()
   end
 end
 
--- A session on this terminal or pipe. environment: its variables [opt].
-function M.session(environment)
+-- A session on this terminal or pipe. frames: of the program that it is in the middle of [opt].
+function M.session(frames)
   reload.begin()
   lib.find_site = lib.caller
-  return new_session { environment = environment, write = M.writer() }
+  return new_session { frames = frames, write = M.writer() }
 end
 
 -- ./tycho without arguments. Returns the exit status: on a pipe, 1 when something failed.

@@ -41,6 +41,13 @@ function Session:show(value)
   self:print(ok and text or ('<cannot be printed: %s>'):format(tostring(text)))
 end
 
+-- An error's frames can be looked into until the next one; while somebody does, and in a pause, they stay.
+local function failed(self, message)
+  self:print(message, 'error')
+  if self.at == 0 then self.frames = trace.last end
+  return false
+end
+
 local function run_lua(self, text)
   local source, hidden = text:gsub(';%s*$', '')
   local name = self:name()
@@ -52,10 +59,7 @@ local function run_lua(self, text)
   trace.inputs[name] = source
   self.count = self.count + 1
   local ok, results, where = evaluate.run(chunk)
-  if not ok then
-    self:print(results:match('interrupted$') and results or where, 'error')
-    return false
-  end
+  if not ok then return failed(self, results:match('interrupted$') and results or where) end
   table.insert(self.inputs, evaluate.as_script(source, results.n > 0 and hidden == 0))
   if results.n > 0 then keep(self, results[1]) end
   if hidden == 0 then
@@ -68,8 +72,11 @@ local function run_command(self, name, argument)
   local ok, results, where = evaluate.run(commands.run, self, name, argument)
   if ok then return results[1] ~= false end
   local is_sentence = not results:match('^[^\n:]+:%d+: ')
-  self:print((is_sentence or results:match('interrupted$')) and results or where, 'error')
-  return false
+  if is_sentence or results:match('interrupted$') then
+    self:print(results, 'error')
+    return false
+  end
+  return failed(self, where)
 end
 
 -- Runs a text; false when it failed. Never raises.
@@ -78,6 +85,33 @@ function Session:run(text)
   local name, argument = commands.parse(text)
   if name then return run_command(self, name, argument) end
   return run_lua(self, text)
+end
+
+local function equip(self, environment)
+  rawset(environment, 'Out', self.out)
+  for name, fn in pairs(given) do
+    if rawget(environment, name) == nil then rawset(environment, name, fn) end
+  end
+end
+
+-- Goes by frames outwards (1) or inwards (-1), where texts then run with that frame's variables. Frame 0 is the session itself.
+function Session:move(by)
+  local to = self.at + by
+  if #self.frames == 0 then error('there is no error whose frames could be looked into', 0) end
+  if to > #self.frames then error('this is the outermost frame; :down goes inwards', 0) end
+  if to < self.innermost then error('this is the innermost place; :up goes outwards', 0) end
+  self.at = to
+  if to == 0 then
+    self.environment = self.own
+    return self:print 'out of the frames, with the variables of the prompt'
+  end
+  local frame, lines = self.frames[to], {}
+  self.environment = frame.environment
+  local meta = getmetatable(self.environment)
+  if meta.globals then meta.globals = self.own end
+  trace.describe(lines, frame)
+  equip(self, self.environment)
+  self:print(('frame %d of %d\n%s'):format(to, #self.frames, table.concat(lines, '\n')))
 end
 
 -- Name -> value of the session's own variables, and of the function that it is in.
@@ -110,14 +144,14 @@ end
 
 local M = { is_whole = Session.is_whole }
 
--- options: write(text, status) takes what is to be read; environment [opt]: the variables; columns() [opt]: how wide what is printed may be.
+-- options: write(text, status) takes what is to be read; environment [opt]: the variables; columns() [opt]: how wide what is printed may be;
+-- frames [opt]: a pause's, as trace.frames has them, the first of which is where the session is.
 return setmetatable(M, { __call = function(_, options)
-  local large = setmetatable({}, { __mode = 'v' })
+  local large, frames = setmetatable({}, { __mode = 'v' }), options.frames or {}
+  local own = frames[1] and frames[1].environment or options.environment or evaluate.environment()
+  local first = #frames > 0 and 1 or 0
   local self = setmetatable({ count = 0, inputs = {}, large = large, out = setmetatable({}, { __index = large }), write = options.write,
-    environment = options.environment or evaluate.environment(), columns = options.columns or terminal.size }, Session)
-  rawset(self.environment, 'Out', self.out)
-  for name, fn in pairs(given) do
-    if rawget(self.environment, name) == nil then rawset(self.environment, name, fn) end
-  end
+    environment = own, own = own, frames = frames, at = first, innermost = first, columns = options.columns or terminal.size }, Session)
+  equip(self, own)
   return self
 end })

@@ -1,5 +1,6 @@
 -- Where an error happened, for people: each frame of their own code with its source line and its locals, tensors with their shapes.
 -- Frames of the framework are counted, not shown, but for those of an error that is the framework's own.
+local frame = require 'tycho.repl.frame'
 local lib = require 'tycho.lib'
 
 local M = {}
@@ -9,6 +10,7 @@ local framework = lib.root .. '/lua/tycho/'
 local hidden = { framework .. 'repl/', framework .. 'launch.lua' }
 
 M.inputs = {} -- chunk name -> text typed at the prompt
+M.last = {} -- frames of the last error
 
 local function starts(text, prefix) return text:sub(1, #prefix) == prefix end
 
@@ -58,24 +60,15 @@ local function brief(value)
 end
 M.brief = brief
 
--- 'name = value' of the locals of a frame, those that are hidden by a later one of the same name left out.
-local function locals_of(level)
-  local names, values = {}, {}
-  for i = 1, 250 do
-    local name, value = debug.getlocal(level + 1, i)
-    if not name then break end
-    if name:match('^[%a_]') then
-      if values[name] == nil then names[#names + 1] = name end
-      values[name] = brief(value)
-    end
-  end
-  local out = {}
+-- 'name = value' of what an environment (frame.lua) has.
+local function locals_of(environment)
+  local names, out = getmetatable(environment).names(), {}
   for i, name in ipairs(names) do
     if i > LOCALS then
       out[#out + 1] = ('and %d more'):format(#names - LOCALS)
       break
     end
-    out[i] = ('%s = %s'):format(name, values[name])
+    out[i] = ('%s = %s'):format(name, brief(environment[name]))
   end
   return out
 end
@@ -91,32 +84,43 @@ local function is_hidden(source)
   end
 end
 
--- The message and the frames above, the innermost first, as text. level: where to begin, as debug.traceback has it.
-function M.traceback(message, level)
-  local lines, frames, skipped = { tostring(message) }, 0, 0
-  for at = (level or 1) + 1, 200 do
+-- Frames of people's own code, the innermost first, as a list of {where, source = line or nil, environment}. level: where to begin, as
+-- debug.traceback has it; message: the error, if any; view: what makes a frame's environment of a level (of frame.lua).
+function M.frames(level, message, view)
+  local frames, skipped = {}, 0
+  for at = level + 1, 200 do
     local info = debug.getinfo(at, 'Slnf')
     if not info then break end
     local is_own = starts(info.source, '@' .. framework)
-    if is_hidden(info.source) and frames + skipped > 0 then break end
-    local is_at_fault = is_own and frames == 0 and skipped == 0 and starts(tostring(message), info.short_src .. ':' .. info.currentline)
+    if is_hidden(info.source) and #frames + skipped > 0 then break end
+    local is_at_fault = is_own and #frames == 0 and skipped == 0 and starts(tostring(message), info.short_src .. ':' .. info.currentline)
     if info.what ~= 'C' and not is_hidden(info.source) then
       if is_own and not is_at_fault then
         skipped = skipped + 1
       else
-        frames = frames + 1
-        if frames <= FRAMES then
-          local name = name_of(info)
-          lines[#lines + 1] = ('  %s:%d%s'):format(info.short_src, info.currentline, name and ' in ' .. name or '')
-          local text = source_line(info)
-          if text then lines[#lines + 1] = '    > ' .. text:match('^%s*(.-)%s*$') end
-          local locals = locals_of(at)
-          if #locals > 0 then lines[#lines + 1] = '      ' .. table.concat(locals, ', ') end
-        end
+        local name = name_of(info)
+        frames[#frames + 1] = { where = ('%s:%d%s'):format(info.short_src, info.currentline, name and ' in ' .. name or ''),
+          source = source_line(info), environment = view(at) }
       end
     end
   end
-  if frames > FRAMES then lines[#lines + 1] = ('  and %d frames more'):format(frames - FRAMES) end
+  return frames
+end
+
+-- Lines that say where a frame is and what its variables hold.
+function M.describe(lines, entry)
+  lines[#lines + 1] = '  ' .. entry.where
+  if entry.source then lines[#lines + 1] = '    > ' .. entry.source:match('^%s*(.-)%s*$') end
+  local locals = locals_of(entry.environment)
+  if #locals > 0 then lines[#lines + 1] = '      ' .. table.concat(locals, ', ') end
+end
+
+-- The message and the frames above as text; the frames stay in M.last. level: where to begin, as debug.traceback has it.
+function M.traceback(message, level)
+  local lines = { tostring(message) }
+  M.last = M.frames((level or 1) + 1, message, frame.snapshot)
+  for i = 1, math.min(#M.last, FRAMES) do M.describe(lines, M.last[i]) end
+  if #M.last > FRAMES then lines[#lines + 1] = ('  and %d frames more'):format(#M.last - FRAMES) end
   return table.concat(lines, '\n')
 end
 

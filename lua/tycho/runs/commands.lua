@@ -76,11 +76,11 @@ local function sort(list, key, descending)
 end
 
 local function list_table(list, metrics, keys)
-  local columns, rows, has_problem = { 'run', 'status', 'epochs' }, {}, false
+  local columns, rows, has_problem = { 'run', 'status', 'done' }, {}, false -- done: epochs, of the setting with that name
   for _, name in ipairs(keys or {}) do columns[#columns + 1] = name end
   for _, name in ipairs(metrics) do columns[#columns + 1] = name end
   for i, run in ipairs(list) do
-    rows[i] = { run = run.name, status = run.status, epochs = run.epochs, tags = table.concat(run.tags, ' '), problem = run.problem }
+    rows[i] = { run = run.name, status = run.status, done = run.epochs, tags = table.concat(run.tags, ' '), problem = run.problem }
     for k = 4, #columns do rows[i][columns[k]] = runs.value(run, columns[k]) end
     has_problem = has_problem or run.problem
   end

@@ -26,24 +26,32 @@ end
 
 local words = { nan = 0 / 0, inf = math.huge, ['-inf'] = -math.huge }
 
+local function lines_of(path)
+  local lines = {}
+  for line in (read(path .. '/metrics.jsonl') or ''):gmatch('[^\n]+') do lines[#lines + 1] = line end
+  return lines
+end
+
+-- The row that a line says, or nil.
+local function row_of(line)
+  local ok, row = pcall(json.decode, line)
+  if not ok or type(row) ~= 'table' then return nil end
+  for key, value in pairs(row) do row[key] = words[value] or value end
+  return row
+end
+
+local function complaint_of(lines, bad, first_bad)
+  return bad > 0 and ('metrics.jsonl: %d of %d lines cannot be read, the first is line %d'):format(bad, #lines, first_bad) or nil
+end
+
 -- The rows of metrics.jsonl, and a sentence when some of its lines are none.
 function M.metrics(path)
-  local rows, bad, first_bad = {}, 0, nil
-  local handle = io.open(path .. '/metrics.jsonl', 'rb')
-  if not handle then return rows end
-  local number = 0
-  for line in handle:lines() do
-    number = number + 1
-    local ok, row = pcall(json.decode, line)
-    if ok and type(row) == 'table' then
-      for key, value in pairs(row) do row[key] = words[value] or value end
-      rows[#rows + 1] = row
-    else
-      bad, first_bad = bad + 1, first_bad or number
-    end
+  local lines, rows, first_bad = lines_of(path), {}, nil
+  for i, line in ipairs(lines) do
+    local row = row_of(line)
+    if row then rows[#rows + 1] = row else first_bad = first_bad or i end
   end
-  handle:close()
-  return rows, bad > 0 and ('metrics.jsonl: %d of %d lines cannot be read, the first is line %d'):format(bad, number, first_bad) or nil
+  return rows, complaint_of(lines, #lines - #rows, first_bad)
 end
 
 -- The last value of each metric: some are logged only every few epochs.
@@ -55,6 +63,29 @@ function M.last(rows)
     end
   end
   return last
+end
+
+-- How many metrics a run has, by the head of its table; nil when that cannot be told.
+local function count_metrics(path)
+  local handle = io.open(path .. '/metrics.csv', 'rb')
+  local head = handle and handle:read '*l'
+  if handle then handle:close() end
+  return head and not head:find('"', 1, true) and select(2, head:gsub(',', '')) + 1 or nil
+end
+
+-- M.last of the rows of metrics.jsonl, their number, and a sentence when some of the lines are none. Rows are read from the last one on until there is
+-- nothing more to find; those before are only counted.
+function M.summary(path)
+  local lines, last, missing = lines_of(path), {}, count_metrics(path) or math.huge
+  local bad, first_bad = 0, nil
+  for i = #lines, 1, -1 do
+    local row = missing > 0 and row_of(lines[i])
+    for key, value in pairs(row or {}) do
+      if type(value) == 'number' and last[key] == nil then last[key], missing = value, missing - 1 end
+    end
+    if not row and (missing > 0 or not lines[i]:match '^{.*}$') then bad, first_bad = bad + 1, i end
+  end
+  return last, #lines - bad, complaint_of(lines, bad, first_bad)
 end
 
 -- What to plot of a metric over the epochs: {x, y, is_finite = whether any value is}; nil for one without values.
@@ -101,10 +132,8 @@ function M.run(path)
   local run = { path = path, name = path:match('([^/]+)/*$'), metrics = {}, epochs = 0, tags = {} }
   local problem, complaint
   run.settings, problem = M.settings(path)
-  local rows
-  rows, complaint = M.metrics(path)
+  run.metrics, run.epochs, complaint = M.summary(path)
   problem = problem or complaint
-  run.metrics, run.epochs = M.last(rows), #rows
   run.status, run.message, complaint = status_of(path)
   problem = problem or complaint
   for tag in (read(path .. '/tags') or ''):gmatch('[^\n]+') do run.tags[#run.tags + 1] = tag end

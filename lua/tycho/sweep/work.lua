@@ -32,7 +32,7 @@ end
 
 local function log_of(self, job) return ('%s/%s.log'):format(self.folder, job.name) end
 
-function M.metrics_of(self, job) return read.last((read.metrics(self.folder .. '/' .. job.name))) end
+function M.metrics_of(self, job) return (read.summary(self.folder .. '/' .. job.name)) end
 
 local function results_text(self, job)
   local words, metrics = {}, M.metrics_of(self, job)
