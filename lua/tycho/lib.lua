@@ -161,15 +161,18 @@ M.capturing = false
 
 -- Raises that what is asked for cannot be had inside a captured step. what: 'waits for the device', or what it does else; instead: what to do.
 function M.refuse_captured(what, instead)
-  local name
+  local called
   for level = 3, 60 do
     local info = debug.getinfo(level, 'Sl')
-    if not info or info.currentline > 0 and info.source:sub(2, #framework + 1) ~= framework then
-      name = debug.getinfo(level - 1, 'n').name
+    if not info then break end
+    if info.currentline > 0 and info.source:sub(2, #framework + 1) ~= framework then
+      called = debug.getinfo(level - 1, 'nS')
       break
     end
   end
-  M.raise(('%s() %s inside a captured step; %s, or go without graphs (capture=false in a training)'):format(name or '?', what, instead))
+  local name = called and called.what ~= 'C' and called.name -- a tail call leaves none
+  M.raise(('%s inside a captured step; %s, or go without graphs (capture=false in a training)'):format(
+    name and ('%s() %s'):format(name, what) or 'something ' .. what, instead))
 end
 
 -- Raises message at that line, the line of the person who can mend it.
