@@ -242,8 +242,9 @@ static int check_parameters(const char *op, const ty_parameter *list, int64_t co
 }
 
 int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,
-                   const ty_tensor *overflow) {
+                   const ty_tensor *overflow, const ty_tensor *lr) {
   TY_TRY(check_parameters(op, list, count, slots));
+  TY_TRY(ty_check_dense(op, "lr", lr, TY_F64, 0));
   TY_TRY(ty_check_dense(op, "steps", steps, TY_I64, 1));
   for (int64_t i = 0; i < count; i++)
     if (list[i].number < 0 || list[i].number >= steps->shape[0])

@@ -65,7 +65,7 @@ int ty_accept_cross_entropy_back(const ty_tensor *dx, const ty_tensor *dloss, co
 
 /* slots: how many of m and v the optimiser keeps. */
 int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,
-                   const ty_tensor *overflow);
+                   const ty_tensor *overflow, const ty_tensor *lr);
 int ty_accept_update_scale(const ty_tensor *scale, const ty_tensor *counts, const ty_tensor *overflow);
 int ty_accept_overflow(const ty_tensor *overflow, const ty_parameter *list, int64_t count);
 

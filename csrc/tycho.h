@@ -31,7 +31,8 @@ typedef struct ty_tensor {
 /* ---- device.cu: the device libraries only ---- */
 int ty_open(void);               /* finds the device; the first call. On failure ty_error() says why none can be used */
 const char *ty_device_text(void); /* what was found, with versions */
-/* Between the host's memory and a block of ty_alloc's. Download waits for all work before it, and fails as ty_sync does. */
+/* Between the host's memory and a block of ty_alloc's. Upload copies the host's bytes aside and does not wait for the device, unless many earlier
+ * ones have yet to arrive. Download waits for all work before it, and fails as ty_sync does. */
 int ty_upload(void *block, const void *host, int64_t bytes);
 int ty_download(void *host, const void *block, int64_t bytes);
 int64_t ty_free_bytes(void); /* what ty_alloc can still give, in all */
@@ -39,6 +40,18 @@ int64_t ty_free_bytes(void); /* what ty_alloc can still give, in all */
 void ty_set_tf32(int on);
 /* Waits for all work. Fails when a kernel did, or when one found an index out of range: that is known only then. */
 int ty_sync(void);
+int64_t ty_waits(void); /* how often the host has waited for all work */
+
+/* ---- graph.cu: work that is recorded once and launched again and again, as CUDA graphs ---- */
+typedef struct ty_graph ty_graph;
+/* From here on work is recorded instead of done, in memory of its own that all graphs share, until ty_capture_end: what needs its results,
+ * downloads and ty_sync, fails. Uploads repeat the bytes of now. */
+int ty_capture_begin(void);
+/* graph [out]: what was recorded; NULL drops it. */
+int ty_capture_end(ty_graph **graph);
+/* Does it all once more, at the same addresses. What it leaves in the graphs' memory lasts until the next launch or capture. */
+int ty_graph_launch(ty_graph *graph);
+void ty_graph_free(ty_graph *graph);
 
 /* Whether cuDNN makes a plan for one convolution on a device that need not be here. device: its properties, as cuDNN's JSON; direction 0 forward,
  * 1 and 2 backward for the input and for the weight; the tensors' shapes count, not their data. workspace [out]: bytes that the plan needs. */
@@ -49,8 +62,8 @@ int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty
 int ty_architecture(void); /* 90 for compute capability 9.0; 0 for the host build */
 /* kernel [out]: the function name in code, a cubin; for the host build the path of a shared object. It stays loaded. */
 int ty_kernel_load(void **kernel, const char *name, const char *code);
-/* grid, block: 3 sizes each; arguments: a pointer to the value of each parameter, read before this returns. */
-int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments);
+/* grid, block: 3 sizes each; arguments: pointers to the values of the count parameters, each in 8 bytes, read before this returns. */
+int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments, int count);
 
 /* ---- cpu.c, the CPU libraries only: levels are "avx512", "avx2" and "plain". Their results differ in the last bits: fused multiply-adds, lengths of partial sums ---- */
 const char *ty_level(void);                       /* what this library was compiled for */
@@ -168,13 +181,14 @@ int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor
  * momentum. number: its entry in steps. */
 typedef struct ty_parameter { ty_tensor *w, *m, *v; const ty_tensor *g; int64_t number; } ty_parameter;
 /* Both: steps [acc] int64, dense: how many each parameter has taken, one more for each in the list. scale [opt]: the gradients are those of
- * scale times the loss; overflow [opt]: where it is not 0, nothing changes. Both are scalars that the device reads. */
+ * scale times the loss; overflow [opt]: where it is not 0, nothing changes; lr: the learning rate, float64. All three are scalars that the device
+ * reads. */
 /* Adam (Kingma & Ba 2015). weight_decay is added to the gradient (L2), or shrinks w directly when decoupled (AdamW). */
-int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
-            double beta1, double beta2, double eps, double weight_decay, int decoupled);
+int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow,
+            const ty_tensor *lr, double beta1, double beta2, double eps, double weight_decay, int decoupled);
 /* With momentum the velocity begins at 0, so that its first value is the gradient (as in PyTorch). */
-int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
-           double momentum, double weight_decay);
+int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow,
+           const ty_tensor *lr, double momentum, double weight_decay);
 /* overflow (scalar) = 1 where a gradient in the list holds a NaN or an infinity, else 0. */
 int ty_find_overflow(ty_tensor *overflow, const ty_parameter *list, int64_t count);
 /* Dynamic loss scaling (Micikevicius et al. 2018) by PyTorch's rules: scale *= backoff where overflow is not 0; scale *= growth, unless that is

@@ -1,5 +1,5 @@
-/* The device: opening it, its memory, copies between it and the host, and what went wrong on it. The first device that CUDA shows is used
- * (CUDA_VISIBLE_DEVICES chooses). Not for several threads at once: Lua has one. */
+/* The device: opening it, waiting for it, and what went wrong on it. The first device that CUDA shows is used (CUDA_VISIBLE_DEVICES chooses). Not
+ * for several threads at once: Lua has one. */
 #include "device.h"
 #include "blas.h"
 #include "dnn.h"
@@ -8,7 +8,7 @@
 
 static cudaStream_t stream;
 static fault *faults;
-static int waits;
+static int waits_for_each;
 static bool tf32;
 
 cudaStream_t device_stream(void) { return stream; }
@@ -16,13 +16,13 @@ fault *device_fault(void) { return faults; }
 bool device_tf32(void) { return tf32; }
 void ty_set_tf32(int on) { tf32 = on != 0; }
 
-static int check(const char *op, cudaError_t error) {
+int device_check(const char *op, cudaError_t error) {
   return error == cudaSuccess ? 0 : ty_fail("%s: the device failed: %s", op, cudaGetErrorString(error));
 }
 
 int device_launched(const char *op) {
-  TY_TRY(check(op, cudaGetLastError()));
-  return waits ? check(op, cudaStreamSynchronize(stream)) : 0;
+  TY_TRY(device_check(op, cudaGetLastError()));
+  return waits_for_each && !device_is_capturing() ? device_check(op, cudaStreamSynchronize(stream)) : 0;
 }
 
 /* ---- opening ---- */
@@ -53,20 +53,20 @@ static int find_device(void) {
                    : ty_fail("the NVIDIA driver finds no GPU on this machine");
   if (error != cudaSuccess) return ty_fail("the NVIDIA driver does not start: %s", cudaGetErrorString(error));
   cudaDeviceProp p;
-  TY_TRY(check("open", cudaGetDeviceProperties(&p, 0)));
+  TY_TRY(device_check("open", cudaGetDeviceProperties(&p, 0)));
   if (p.major * 10 + p.minor < OLDEST)
     return ty_fail("the %s has compute capability %d.%d; 8.0 or later is needed", p.name, p.major, p.minor);
   snprintf(text, sizeof text, "%s, %.1f GB, compute capability %d.%d, driver for CUDA %d.%d, %s, %s", p.name,
            (double)p.totalGlobalMem / 1e9, p.major, p.minor, driver / 1000, driver % 1000 / 10, blas_text(), dnn_text());
-  return check("open", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return device_check("open", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
 }
 #endif
 
 int ty_open(void) {
   const char *sync = getenv("TYCHO_SYNC");
-  waits = sync && *sync && *sync != '0';
+  waits_for_each = sync && *sync && *sync != '0';
   TY_TRY(find_device());
-  TY_TRY(check("open", cudaHostAlloc((void **)&faults, sizeof *faults, cudaHostAllocDefault)));
+  TY_TRY(device_check("open", cudaHostAlloc((void **)&faults, sizeof *faults, cudaHostAllocDefault)));
   memset(faults, 0, sizeof *faults);
   TY_TRY(blas_open());
   return dnn_open();
@@ -78,86 +78,14 @@ static const volatile int never = 0;
 const volatile int *ty_unwanted = &never;
 int ty_real_size(void) { return (int)sizeof(real); }
 
-/* ---- memory ----
- * Freed blocks are kept by size class, as the CPU library does. One stream orders all work, so a block may be used again at once. */
+/* ---- waiting ---- */
 
-struct node { void *block; node *next; };
-static node *cache[TY_SIZE_CLASSES], *spare;
-static int64_t live_bytes, peak_bytes, cached_bytes;
-
-void *ty_alloc(int64_t bytes) {
-  if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
-  int64_t size;
-  int c = ty_size_class(bytes, &size);
-  void *block = NULL;
-  if (node *n = cache[c]) {
-    block = n->block;
-    cache[c] = n->next;
-    n->next = spare;
-    spare = n;
-    cached_bytes -= size;
-  } else if (cudaMalloc(&block, (size_t)size) != cudaSuccess) {
-    ty_cache_clear(); /* what other sizes have left may do */
-    if (cudaMalloc(&block, (size_t)size) != cudaSuccess) block = NULL;
-    cudaGetLastError(); /* forgets it: the caller tells */
-    if (!block) return NULL;
-  }
-  live_bytes += size;
-  if (live_bytes > peak_bytes) peak_bytes = live_bytes;
-  return block;
-}
-void ty_free(void *block, int64_t bytes) {
-  if (!block) return;
-  int64_t size;
-  int c = ty_size_class(bytes, &size);
-  node *n = spare;
-  if (n) spare = n->next;
-  else n = (node *)malloc(sizeof *n);
-  live_bytes -= size;
-  if (!n) {
-    cudaFree(block);
-    return;
-  }
-  *n = {block, cache[c]};
-  cache[c] = n;
-  cached_bytes += size;
-}
-void ty_cache_clear(void) {
-  for (int c = 0; c < TY_SIZE_CLASSES; c++)
-    while (node *n = cache[c]) {
-      cache[c] = n->next;
-      cudaFree(n->block);
-      free(n);
-    }
-  while (node *n = spare) {
-    spare = n->next;
-    free(n);
-  }
-  cached_bytes = 0;
-}
-void ty_memory(int64_t *live, int64_t *peak, int64_t *cached) {
-  *live = live_bytes;
-  *peak = peak_bytes;
-  *cached = cached_bytes;
-}
-void ty_memory_reset_peak(void) { peak_bytes = live_bytes; }
-int64_t ty_free_bytes(void) {
-  size_t free_now = 0, total;
-  return cudaMemGetInfo(&free_now, &total) == cudaSuccess ? (int64_t)free_now + cached_bytes : 0;
-}
-
-/* ---- copies and waiting ---- */
-
-int ty_upload(void *block, const void *host, int64_t bytes) {
-  /* Returns once CUDA has copied pageable memory aside, without waiting for the device: the host's may be freed or changed next. */
-  return check("upload", cudaMemcpyAsync(block, host, (size_t)bytes, cudaMemcpyHostToDevice, stream));
-}
-int ty_download(void *host, const void *block, int64_t bytes) {
-  TY_TRY(check("download", cudaMemcpyAsync(host, block, (size_t)bytes, cudaMemcpyDeviceToHost, stream)));
-  return ty_sync();
-}
+static int64_t waited;
+int64_t ty_waits(void) { return waited; }
 int ty_sync(void) {
-  TY_TRY(check("wait", cudaStreamSynchronize(stream)));
+  if (device_is_capturing()) return ty_fail("the host cannot wait for the device inside a captured step, where nothing has been computed yet");
+  waited++;
+  TY_TRY(device_check("wait", cudaStreamSynchronize(stream)));
   fault f = *faults;
   if (f.kind == FAULT_NONE) return 0;
   memset(faults, 0, sizeof *faults);

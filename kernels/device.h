@@ -26,6 +26,13 @@ extern "C" {
 cudaStream_t device_stream(void);
 /* 1 with a sentence when the last launch failed; TYCHO_SYNC=1 waits for each. */
 int device_launched(const char *op);
+int device_check(const char *op, cudaError_t error); /* 1 with a sentence for an error */
+
+/* Whether work is recorded for a graph and not done. */
+bool device_is_capturing(void);
+/* Pinned memory of the host that lives as long as the graph that is captured; NULL when there is none. */
+void *device_capture_constant(int64_t bytes);
+bool device_has_graphs(void);
 
 /* A kernel's parameter of many bytes, which no thread should copy. */
 #ifdef TYCHO_HOST
@@ -37,7 +44,7 @@ int device_launched(const char *op);
 template <class... P, class... A> int launch(const char *op, void (*kernel)(P...), dim3 grid, dim3 block, A... arguments) {
   if (grid.x == 0 || grid.y == 0) return 0;
 #ifdef TYCHO_HOST
-  host_launch(grid, block, [&] { kernel(P(arguments)...); });
+  host_launch(grid, block, [=] { kernel(P(arguments)...); });
 #else
   kernel<<<grid, block, 0, device_stream()>>>(P(arguments)...);
 #endif

@@ -2,6 +2,7 @@
 #include "device.h"
 #ifdef TYCHO_HOST
 #include <dlfcn.h>
+#include <vector>
 
 /* The code is a shared object; its function tycho_kernel takes what CUDA's launch does. */
 int ty_kernel_load(void **kernel, const char *name, const char *code) {
@@ -10,8 +11,16 @@ int ty_kernel_load(void **kernel, const char *name, const char *code) {
   return *kernel ? 0 : ty_fail("kernel %s: %s", name, dlerror());
 }
 
-int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments) {
-  host_run(dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), (void (*)(void *))kernel, arguments);
+int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments, int count) {
+  const dim3 blocks(grid[0], grid[1], grid[2]), threads(block[0], block[1], block[2]);
+  std::vector<uint64_t> values((size_t)count);
+  for (size_t i = 0; i < values.size(); i++) memcpy(&values[i], arguments[i], sizeof values[i]);
+  host_do([=]() mutable {
+    std::vector<void *> at;
+    for (uint64_t &value : values) at.push_back(&value);
+    host_run(blocks, threads, (void (*)(void *))kernel, at.data());
+    return 0;
+  });
   return device_launched(name);
 }
 int ty_architecture(void) { return 0; }
@@ -27,7 +36,7 @@ int ty_kernel_load(void **kernel, const char *name, const char *code) {
   return check(name, cudaLibraryGetKernel((cudaKernel_t *)kernel, library, name));
 }
 
-int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments) {
+int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments, int) {
   cudaError_t error = cudaLaunchKernel(kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), arguments, 0, device_stream());
   return error == cudaSuccess ? device_launched(name) : check(name, error);
 }

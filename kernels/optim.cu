@@ -1,5 +1,5 @@
 /* Optimiser updates: one launch over weights, moments and gradients of all parameters, in memory order; and dynamic loss scaling. Whether a step
- * is skipped, and by what gradients are divided, is read from the device's memory: the host never waits to know it. */
+ * is skipped, by what gradients are divided, and the learning rate are read from the device's memory: the host never waits to know it. */
 #include "device.h"
 
 enum { EACH = 64, SHARE = THREADS * EACH, MOST = 256 }; /* elements of a thread and of a block; parameters of a launch */
@@ -47,14 +47,14 @@ static const real *data_of(const ty_tensor *t) { return t ? (const real *)t->dat
 
 /* ---- Adam ---- */
 
-struct adam { double lr, beta1, beta2; real b1, b2, rest1, rest2, eps, l2, shrink; };
-struct rate { real size, root; }; /* of the step, with the corrections for moments that began at 0 */
+struct adam { const double *lr; double beta1, beta2, decay; real b1, b2, rest1, rest2, eps, l2; };
+struct rate { real size, root, shrink; }; /* of the step, with the corrections for moments that began at 0; and what weights keep */
 
 __global__ void k_adam_rates(rate *rates, int64_t *steps, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
   int64_t i = thread_index();
   if (i >= t.count || (overflow && *overflow != 0)) return;
   double step = (double)++steps[t.of[i].number];
-  rates[i] = {(real)(a.lr / (1 - pow(a.beta1, step))), (real)(1 / sqrt(1 - pow(a.beta2, step)))};
+  rates[i] = {(real)(*a.lr / (1 - pow(a.beta1, step))), (real)(1 / sqrt(1 - pow(a.beta2, step))), (real)(1 - *a.lr * a.decay)};
 }
 
 __global__ void k_adam(const rate *rates, const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, adam a) {
@@ -68,17 +68,17 @@ __global__ void k_adam(const rate *rates, const real *scale, const real *overflo
     real first = a.b1 * p.m[i] + a.rest1 * gradient, second = a.b2 * p.v[i] + a.rest2 * gradient * gradient;
     p.m[i] = first;
     p.v[i] = second;
-    p.w[i] = a.shrink * p.w[i] - r.size * first / (sqrtf(second) * r.root + a.eps);
+    p.w[i] = r.shrink * p.w[i] - r.size * first / (sqrtf(second) * r.root + a.eps);
   });
 }
 
-int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
-            double beta1, double beta2, double eps, double weight_decay, int decoupled) {
-  TY_TRY(ty_accept_step("adam", list, count, 2, steps, scale, overflow));
+int ty_adam(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow,
+            const ty_tensor *lr, double beta1, double beta2, double eps, double weight_decay, int decoupled) {
+  TY_TRY(ty_accept_step("adam", list, count, 2, steps, scale, overflow, lr));
   adam a;
-  a.lr = lr, a.beta1 = beta1, a.beta2 = beta2, a.eps = (real)eps;
+  a.lr = (const double *)lr->data, a.beta1 = beta1, a.beta2 = beta2, a.decay = decoupled ? weight_decay : 0, a.eps = (real)eps;
   a.b1 = (real)beta1, a.b2 = (real)beta2, a.rest1 = (real)(1 - beta1), a.rest2 = (real)(1 - beta2);
-  a.l2 = decoupled ? 0 : (real)weight_decay, a.shrink = decoupled ? (real)(1 - lr * weight_decay) : 1;
+  a.l2 = decoupled ? 0 : (real)weight_decay;
   scratch<rate> rates(MOST);
   TY_TRY(rates.missing("adam"));
   for (int64_t at = 0; at < count;) {
@@ -96,24 +96,24 @@ __global__ void k_count(int64_t *steps, const real *overflow, LARGE_ARGUMENT(tab
   if (i < t.count && !(overflow && *overflow != 0)) steps[t.of[i].number]++;
 }
 
-__global__ void k_sgd(const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, real lr, real momentum, real decay) {
+__global__ void k_sgd(const real *scale, const real *overflow, LARGE_ARGUMENT(table) t, const double *lr, real momentum, real decay) {
   if (overflow && *overflow != 0) return;
   const parameter &p = t.of[parameter_of(t)];
-  real unscale = scale ? 1 / *scale : 1;
+  real unscale = scale ? 1 / *scale : 1, rate = (real)*lr;
   each_element(p, [&](int64_t i) {
     real step = p.g[i] * unscale + decay * p.w[i];
     if (momentum != 0) step = p.m[i] = momentum * p.m[i] + step;
-    p.w[i] -= lr * step;
+    p.w[i] -= rate * step;
   });
 }
 
-int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow, double lr,
-           double momentum, double weight_decay) {
-  TY_TRY(ty_accept_step("sgd", list, count, momentum != 0, steps, scale, overflow));
+int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_tensor *scale, const ty_tensor *overflow,
+           const ty_tensor *lr, double momentum, double weight_decay) {
+  TY_TRY(ty_accept_step("sgd", list, count, momentum != 0, steps, scale, overflow, lr));
   for (int64_t at = 0; at < count;) {
     table t = next_table(list, count, &at);
     TY_TRY(launch_each("sgd", k_count, t.count, steps->data, data_of(overflow), t));
-    TY_TRY(launch("sgd", k_sgd, dim3(t.blocks), dim3(THREADS), data_of(scale), data_of(overflow), t, lr, momentum, weight_decay));
+    TY_TRY(launch("sgd", k_sgd, dim3(t.blocks), dim3(THREADS), data_of(scale), data_of(overflow), t, (const double *)lr->data, momentum, weight_decay));
   }
   return 0;
 }

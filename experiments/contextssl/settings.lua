@@ -24,6 +24,7 @@ local rules = {
   device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
   amp = check.word { 'off', 'fp16', 'bf16' },
   tf32 = check.flag(),
+  capture = check.flag(),
   threads = check.whole(0, tycho.threads()),
   epochs = check.whole(1),
   log_interval = check.whole(1),
@@ -82,7 +83,7 @@ end
 
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
-for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'threads', 'epochs', 'log_interval', 'save_interval',
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'capture', 'threads', 'epochs', 'log_interval', 'save_interval',
   'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
   free[key] = true
 end

@@ -48,15 +48,16 @@ local function objects_of(dataset, config, iteration, per_epoch, cache)
 end
 
 -- One step of both optimisers on a batch, added to parts.meters. Under config.amp the losses are computed in mixed precision, as PyTorch's autocast
--- and GradScaler do it; backward stays outside, as its page recommends.
+-- and GradScaler do it; backward stays outside, as its page recommends. Nothing in it waits for a device, so that it can be captured.
+-- lr: the learning rate; nil leaves the optimiser's.
 function M.step(parts, batch, environment, masks, config, lr)
   local model, probe = parts.modules.model, parts.modules.probe
   local optimizer, probe_optimizer = parts.optimizers.optimizer, parts.optimizers.probe_optimizer
+  optimizer.lr = lr or optimizer.lr
   tycho.scope(function()
     local loss, out = tycho.autocast(config.amp, policies.losses, model, probe, batch, environment, masks, config)
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
-    optimizer.lr = lr
     local scaler = parts.optimizers.scaler
     if scaler then
       scaler:scale(loss):backward()
@@ -103,7 +104,7 @@ local function new_training(config, dataset, parts, run, monitor)
   local per_epoch = math.ceil(dataset:size() / config.batch_size)
   local total = config.epochs * per_epoch
   local model, meters, cache = parts.modules.model, parts.meters, {}
-  local scaler = parts.optimizers.scaler
+  local optimizer, scaler = parts.optimizers.optimizer, parts.optimizers.scaler
   local loop
 
   local function lr(iteration) return policies.learning_rate(config, iteration, per_epoch, total) end
@@ -111,6 +112,10 @@ local function new_training(config, dataset, parts, run, monitor)
   local function pairs_of(iteration)
     return policies.pairs(dataset, objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
   end
+  -- What it is made of may be replaced between two steps, by a policy or by who has attached.
+  local function compute(given) M.step(parts, given.batch, given.environment, given.masks, config) end
+  local graph = tycho.graph(compute, { depends = { policies, policies.terms, config } })
+
   local upcoming = {} -- the pairs whose images are read while a step computes, by iteration
 
   local function step(iteration)
@@ -125,7 +130,9 @@ local function new_training(config, dataset, parts, run, monitor)
         upcoming[iteration + 1] = pairs_of(iteration + 1)
         dataset:prefetch(dataset:items(upcoming[iteration + 1]))
       end
-      M.step(parts, batch, environment, masks, config, lr(iteration))
+      optimizer.lr = lr(iteration)
+      local run_step = config.capture == false and compute or graph
+      run_step { batch = batch, environment = environment, masks = masks }
     end)
   end
 
@@ -159,7 +166,8 @@ local function new_training(config, dataset, parts, run, monitor)
     minutes = config.checkpoint_minutes, identity = { objects = dataset:size(), views = dataset.views, classes = dataset.classes },
     step = step, close_epoch = close_epoch, status = status, command = resume_command(run),
     exposed = { config = config, model = model, probe = parts.modules.probe, optimizer = parts.optimizers.optimizer, policies = M.policies,
-      dataset = dataset }, settings = function() return settings_text(config) end }
+      dataset = dataset }, settings = function() return settings_text(config) end,
+    changed = function() graph:reset() end }
   return loop
 end
 

@@ -13,15 +13,19 @@ static int64_t span(int64_t rows, int64_t columns, blas_layout l) { return l.tra
 
 int blas_multiply(const char *, blas_types type, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
                   blas_layout lb, float beta, void *c, int64_t ldc) {
-  widened left(type.factors, a, span(m, k, la)), right(type.factors, b, span(k, n, lb));
-  return narrowed(type.result, c, span(m, n, {0, ldc}), [&](float *to) {
-    GEMM(ROW_MAJOR, la.transposed ? TRANS : NO_TRANS, lb.transposed ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, 1, left.data(), (int)la.ld,
-         right.data(), (int)lb.ld, beta, to, (int)ldc);
-    return 0;
+  return host_do([=] {
+    widened left(type.factors, a, span(m, k, la)), right(type.factors, b, span(k, n, lb));
+    return narrowed(type.result, c, span(m, n, {0, ldc}), [&](float *to) {
+      GEMM(ROW_MAJOR, la.transposed ? TRANS : NO_TRANS, lb.transposed ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, 1, left.data(), (int)la.ld,
+           right.data(), (int)lb.ld, beta, to, (int)ldc);
+      return 0;
+    });
   });
 }
 int blas_multiply_all(const char *op, blas_types type, int count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
                       const void *const *b, blas_layout lb, float beta, void *const *c, int64_t ldc) {
-  for (int i = 0; i < count; i++) blas_multiply(op, type, m, n, k, a[i], la, b[i], lb, beta, c[i], ldc);
-  return 0;
+  return host_do([=] { /* the pointers are the device's, and not there before */
+    for (int i = 0; i < count; i++) blas_multiply(op, type, m, n, k, a[i], la, b[i], lb, beta, c[i], ldc);
+    return 0;
+  });
 }

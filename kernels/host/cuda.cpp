@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <vector>
 
 dim3 gridDim, blockDim, blockIdx, threadIdx;
 
@@ -119,6 +120,47 @@ void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
       }
 }
 
+/* ---- graphs ---- */
+
+struct host_graph { std::vector<std::function<int()>> work; };
+static host_graph *recording;
+static bool is_spoiled; /* what waited during a capture has ended it, as in CUDA */
+
+int host_do(std::function<int()> work) {
+  if (!recording) return work();
+  recording->work.push_back(std::move(work));
+  return 0;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
+  recording = new host_graph;
+  is_spoiled = false;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph) {
+  *graph = recording;
+  recording = NULL;
+  if (!is_spoiled) return cudaSuccess;
+  delete *graph;
+  *graph = NULL;
+  return cudaErrorStreamCaptureUnsupported;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new host_graph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
+  for (auto &work : executable->work)
+    if (work() != 0 || last_error != cudaSuccess) return cudaErrorLaunchFailure;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return cudaGraphDestroy(executable); }
+
+/* ---- within kernels ---- */
+
 void __syncthreads(void) { leave(AT_BARRIER); }
 void host_sync_warp(void) { leave(AT_SHUFFLE); }
 uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
@@ -145,17 +187,31 @@ cudaError_t cudaMemGetInfo(size_t *free_now, size_t *total) {
   *free_now = *total > held ? *total - held : 0;
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) { return cudaMalloc(block, bytes); }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t) {
-  memmove(to, from, bytes);
+cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) { return posix_memalign(block, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation; }
+cudaError_t cudaFreeHost(void *block) {
+  free(block);
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t) {
+  host_do([=] {
+    memmove(to, from, bytes);
+    return 0;
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  if (!recording) return cudaSuccess;
+  is_spoiled = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
 cudaError_t cudaGetLastError(void) {
   cudaError_t error = last_error;
   last_error = cudaSuccess;
   return error;
 }
 const char *cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorLaunchFailure ? failure : error == cudaErrorMemoryAllocation ? "out of memory" : "no error";
+  return error == cudaErrorLaunchFailure              ? failure
+         : error == cudaErrorMemoryAllocation         ? "out of memory"
+         : error == cudaErrorStreamCaptureUnsupported ? "operation not permitted when stream is capturing"
+                                                      : "no error";
 }

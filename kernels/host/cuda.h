@@ -4,6 +4,7 @@
 #define TYCHO_HOST_CUDA_H
 #include <stddef.h>
 #include <stdint.h>
+#include <functional>
 #include <string.h>
 #include "../../csrc/half.h"
 
@@ -38,8 +39,13 @@ extern dim3 gridDim, blockDim, blockIdx, threadIdx;
 /* ---- running ---- */
 
 void host_run(dim3 grid, dim3 block, void (*body)(void *), void *arguments);
+/* Does work, or records it while a graph is captured; returns what it returns. */
+int host_do(std::function<int()> work);
 template <class F> void host_launch(dim3 grid, dim3 block, F body) {
-  host_run(grid, block, [](void *f) { (*(F *)f)(); }, &body);
+  host_do([=]() mutable {
+    host_run(grid, block, [](void *f) { (*(F *)f)(); }, &body);
+    return 0;
+  });
 }
 void __syncthreads(void);
 void host_sync_warp(void);
@@ -78,16 +84,35 @@ template <class T> T atomicMax(T *at, T value) {
 /* ---- memory and errors: TYCHO_HOST_MEMORY, read at each allocation, is the size of the memory in bytes, for tests of its end ---- */
 
 typedef int cudaError_t;
-typedef void *cudaStream_t;
-enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719 };
+typedef void *cudaStream_t, *cudaEvent_t;
+enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900 };
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaHostAllocDefault = 0 };
 cudaError_t cudaMalloc(void **block, size_t bytes);
 cudaError_t cudaFree(void *block);
 cudaError_t cudaMemGetInfo(size_t *free_now, size_t *total);
 cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void *block);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorString(cudaError_t error);
+
+/* ---- events: work is done at once, so they have always been reached ---- */
+
+enum { cudaEventDisableTiming = 2 };
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { *event = NULL; return cudaSuccess; }
+static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+
+/* ---- graphs: what is captured is recorded and not run, and runs in order when the graph is launched ---- */
+
+typedef struct host_graph *cudaGraph_t, *cudaGraphExec_t;
+enum { cudaStreamCaptureModeRelaxed = 2 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, int mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 #endif

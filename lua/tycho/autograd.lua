@@ -172,8 +172,11 @@ local function same_layout(a, b)
   return true
 end
 
+M.on_deposit = false -- graph.lua's: told of each leaf that a gradient arrives at, before it does
+
 -- Adds g to a leaf's .grad, which always has the leaf's own memory order. g arrives pinned.
 local function deposit(leaf, g)
+  if M.on_deposit then M.on_deposit(leaf) end
   if leaf.grad then
     lib.check(leaf.lib.ty_add(leaf.grad.c, leaf.grad.c, g.c), leaf.lib)
     leaf.grad.storage.version = leaf.grad.storage.version + 1

@@ -132,7 +132,14 @@ function M.free_bytes(name) return tonumber(M.open(name).float.ty_free_bytes()) 
 -- Waits for all work on a device.
 function M.synchronize(name)
   local library = M.open(name).float
+  if lib.capturing then lib.refuse_captured('waits for the device', 'wait after the step') end
   if name ~= 'cpu' then lib.check(library.ty_sync(), library) end
+end
+
+-- How often the host has waited for all work on a device, to read a number or because it was asked to.
+function M.waits(name)
+  local library = M.open(name).float
+  return name ~= 'cpu' and tonumber(library.ty_waits()) or 0
 end
 
 return M

@@ -8,8 +8,14 @@ local Generator = {}
 Generator.__index = Generator
 local draw = ffi.new('uint32_t[4]')
 
+-- A graph would repeat what is drawn while it is captured.
+local function check_captured()
+  if lib.capturing then lib.refuse_captured('draws random numbers', 'draw them before the step and pass them to it') end
+end
+
 -- One uniform double in [0, 1).
 function Generator:uniform()
+  check_captured()
   lib.cpu.ty_philox(draw, self.seed, self.stream, self.step, 0)
   self.step = self.step + 1
   return (draw[0] * 2^21 + bit.rshift(draw[1], 11)) / 2^53
@@ -49,6 +55,7 @@ end
 
 local function filled(symbol)
   return function(self, shape, dtype, device)
+    check_captured()
     local t = tensor.empty(shape, dtype, device)
     lib.check(t.lib[symbol](t.c, self.seed, self.stream, self.step), t.lib)
     self.step = self.step + 1

@@ -156,12 +156,30 @@ function M.caller()
   end
 end
 
+-- The device (an entry of M.devices) whose work is recorded for a graph and not done: graph.lua. False at all other times.
+M.capturing = false
+
+-- Raises that what is asked for cannot be had inside a captured step. what: 'waits for the device', or what it does else; instead: what to do.
+function M.refuse_captured(what, instead)
+  local called
+  for level = 3, 60 do
+    local info = debug.getinfo(level, 'Sl')
+    if not info then break end
+    if info.currentline > 0 and info.source:sub(2, #framework + 1) ~= framework then
+      called = debug.getinfo(level - 1, 'nS')
+      break
+    end
+  end
+  local name = called and called.what ~= 'C' and called.name -- a tail call leaves none
+  M.raise(('%s inside a captured step; %s, or go without graphs (capture=false in a training)'):format(
+    name and ('%s() %s'):format(name, what) or 'something ' .. what, instead))
+end
+
 -- Raises message at that line, the line of the person who can mend it.
 function M.raise(message)
   local where = M.caller()
   error(where and ('%s: %s'):format(where, message) or message, 0)
 end
-
 
 M.traceback = debug.traceback -- the prompt sets its own
 
@@ -270,8 +288,9 @@ local function reclaim(bytes, lib, device)
     if block ~= nil then return block end
   end
   local limit = device.limit < M.unlimited and (', limit %.1f MB'):format(device.limit / 1e6) or ''
-  M.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or tycho.scope')
-    :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, limit))
+  M.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or %s')
+    :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, limit,
+      M.capturing and 'go without graphs (capture=false in a training), which have memory of their own' or 'tycho.scope'))
 end
 
 local function take_slot(block, bytes, owner, device)
@@ -311,9 +330,9 @@ function M.storage(bytes, dtype, device)
 end
 
 -- A storage over memory that exists already, such as a mapped file: release() is called once, when the storage dies. Its bytes do not count
--- as live.
-function M.adopt(block, release_block)
-  return take_slot(block, 0, { ty_free = release_block }, cpu)
+-- as live. device [opt]: an entry of M.devices, the CPU's unless given.
+function M.adopt(block, release_block, device)
+  return take_slot(block, 0, { ty_free = release_block }, device or cpu)
 end
 
 -- Frees now; tensors that still view this storage raise when used.

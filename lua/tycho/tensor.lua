@@ -128,6 +128,11 @@ function M.from_storage(storage, offset, shape, dtype, stride)
   return wrap(c, storage, dtype)
 end
 
+-- A tensor as a struct and a dtype (an entry of dtype.lua) describe it, over memory that somebody else frees.
+function M.borrow(c, dtype)
+  return wrap(struct(c), lib.adopt(c.data, function() end, device_of_code[c.device]), dtype)
+end
+
 -- Elements lie without gaps or repeats, in any order of dims.
 local function is_packed(c)
   local span, count = 1, 1
@@ -252,6 +257,7 @@ end
 
 -- x's elements in the memory of another device, waiting for those that x's device computes.
 local function transfer(x, device)
+  if lib.capturing and device == cpu then lib.refuse_captured('waits for the device', 'return the tensor and read it after the step') end
   if not is_packed(x.c) then x = M.dense(x) end
   local y, bytes = M.empty_like(x, nil, device.name), x:numel() * x.type.size
   if home(x) == cpu then

@@ -70,7 +70,7 @@ local function load_on(device, self, real)
   end
   if host then compile.host(self, real, load) else compile.cuda(self, real, library.ty_architecture(), load) end
   return function(_, pointers, grid, block)
-    lib.check(library.ty_kernel_launch(self.name, kernel[0], grid, block, pointers), library)
+    lib.check(library.ty_kernel_launch(self.name, kernel[0], grid, block, pointers, #self.signature.all), library)
   end
 end
 

@@ -1,6 +1,7 @@
 -- Batch normalisation over (N,H,W) per channel, with the residual addition and the ReLU that follow it in a ResNet fused in.
 local Module = require 'tycho.nn.Module'
 local tensor = require 'tycho.tensor'
+local graph = require 'tycho.graph'
 local batch_norm = require('tycho.op').find 'batch_norm'
 
 local BatchNorm2d = Module.class()
@@ -15,7 +16,9 @@ end
 
 -- act(norm(x) + residual); residual may be nil, relu: apply ReLU.
 function BatchNorm2d:forward(x, residual, relu)
-  if self.training then self.num_batches_tracked:ptr()[0] = self.num_batches_tracked:ptr()[0] + 1 end
+  if self.training then
+    graph.on_host(function() self.num_batches_tracked:ptr()[0] = self.num_batches_tracked:ptr()[0] + 1 end)
+  end
   return batch_norm(x, self.weight, self.bias, residual, { running_mean = self.running_mean, running_var = self.running_var,
     training = self.training, relu = relu })
 end

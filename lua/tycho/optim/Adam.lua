@@ -8,8 +8,8 @@ local Adam = Optimizer.class()
 Adam.defaults = { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, decoupled = false }
 Adam.slots = { 'exp_avg', 'exp_avg_sq' }
 
-function Adam:update(library, list, count, steps, scale, overflow)
-  return library.ty_adam(list, count, steps, scale, overflow, self.lr, self.beta1, self.beta2, self.eps, self.weight_decay,
+function Adam:update(library, list, count, steps, scale, overflow, lr)
+  return library.ty_adam(list, count, steps, scale, overflow, lr, self.beta1, self.beta2, self.eps, self.weight_decay,
     self.decoupled and 1 or 0)
 end
 

@@ -1,6 +1,7 @@
 -- What optimisers share: state per parameter, stepping, zeroing, saving. A subclass gives defaults, slots (names of the tensors it
 -- keeps per parameter: tycho.h's m and v) and update, the call that changes all parameters; it returns the call's status.
 local ffi = require 'ffi'
+local graph = require 'tycho.graph'
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
@@ -44,6 +45,13 @@ local function steps_of(self)
   return self.steps
 end
 
+-- The learning rate where the device reads it. A captured step takes what self.lr is at each launch.
+local function rate_of(self)
+  self.rate = self.rate or lasting(tensor.empty({}, 'f64', self.parameters[1].device))
+  graph.on_host(function() self.rate:fill_(self.lr) end)
+  return self.rate
+end
+
 -- The parameters that have a gradient, for C, and their number.
 local function with_gradients(self)
   local list, count = ffi.new('ty_parameter[?]', #self.parameters), 0
@@ -70,7 +78,7 @@ function Optimizer:step(scale)
   local list, count = with_gradients(self)
   if count == 0 then return end
   local library = self.parameters[1].lib
-  lib.check(self:update(library, list, count, steps_of(self).c, scale and scale.c, scale and self.overflow.c), library)
+  lib.check(self:update(library, list, count, steps_of(self).c, scale and scale.c, scale and self.overflow.c, rate_of(self).c), library)
   for _, p in ipairs(self.parameters) do
     if p.grad then
       p.storage.version = p.storage.version + 1
@@ -116,7 +124,7 @@ function Optimizer:load_state_dict(source)
   for i, p in ipairs(self.parameters) do
     local step = source[('%d.step'):format(i - 1)]
     if step then
-      local state = new_state(self, p)
+      local state = self.state[i] or new_state(self, p)
       steps:ptr()[i - 1] = step:item()
       for _, slot in ipairs(self.slots) do
         local value = source[('%d.%s'):format(i - 1, slot)]

@@ -7,8 +7,8 @@ local SGD = Optimizer.class()
 SGD.defaults = { lr = 1e-2, momentum = 0, weight_decay = 0 }
 SGD.slots = { 'velocity' }
 
-function SGD:update(library, list, count, steps, scale, overflow)
-  return library.ty_sgd(list, count, steps, scale, overflow, self.lr, self.momentum, self.weight_decay)
+function SGD:update(library, list, count, steps, scale, overflow, lr)
+  return library.ty_sgd(list, count, steps, scale, overflow, lr, self.momentum, self.weight_decay)
 end
 
 return SGD

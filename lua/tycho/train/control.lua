@@ -68,6 +68,7 @@ local function answer(self, message)
   self.loop.run:say('attached: ' .. message.run:gsub('\n', '\n                     '))
   if session.before then session.before() end
   local ok = session:run(message.run)
+  if self.loop.changed then self.loop.changed() end
   record_changes(self)
   return self.connection:send { done = ok, count = session.count, steps = session.steps, over = session.is_over }
 end
