@@ -16,7 +16,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 5, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 6, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8, TY_F16, TY_BF16 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
