@@ -1,6 +1,6 @@
--- Steps that a device repeats without Lua. tycho.graph(fn) gives a function like fn(inputs): for each signature of the inputs the first call runs fn as
--- it is, the second records what it asks of the device as a graph (a CUDA graph), and from then on a call is one launch, with the same results bit for
--- bit. On the CPU, and under break_on_nan, fn is called.
+-- Steps that a device repeats without Lua. tycho.graph(fn) gives a function like fn(inputs): for each signature of the inputs the first call runs fn
+-- as it is, the second records what it asks of the device as a graph (a CUDA graph), and from then on a call is one launch, with the same results
+-- bit for bit. On the CPU, and under break_on_nan, fn is called.
 --
 --   local step = tycho.graph(function(inputs)
 --     optimizer:zero_grad()
