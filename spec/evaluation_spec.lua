@@ -433,7 +433,8 @@ describe('the scripts', function()
         for i, wanted in ipairs(here.rows) do
           for key, value in pairs(wanted) do
             local got, label = there.rows[i][key], ('%s, row %d, %s'):format(script, i, key)
-            if type(value) == 'number' then assert.near(value, got, 1e-4 * math.max(1, math.abs(value)), label) else assert.equal(value, got, label) end
+            if type(value) == 'number' then assert.near(value, got, 1e-4 * math.max(1, math.abs(value)), label)
+            else assert.equal(value, got, label) end
           end
         end
       end
