@@ -144,6 +144,20 @@ print("printed here")
     assert.is_nil(lfs.attributes(folder .. '/live/control'))
     says((attach('live', '1\n')), 'live does not train now; resume=live goes on with it')
   end)
+  it('reaches the next step of a training by graphs, whatever is changed', function()
+    local problem = require('tycho.device').problem 'cuda-host'
+    if problem then return pending(problem) end
+    local p = train(main, 'run_dir=graphs device=cuda-host')
+    local out = attach('graphs', [[
+:go 12
+before = model.predictor.forward
+model.predictor.forward = function(...) seen = (seen or 0) + 1; return before(...) end
+:go 12
+seen > 0 and seen < 12
+]])
+    says(out, '\ntrue\n')
+    stop(p)
+  end)
   it('takes an edited loss into the running training', function()
     write('my_losses.lua', [[
 local objective = require 'experiments.contextssl.objective'

@@ -389,6 +389,8 @@ describe('a packed file', function()
     if problem then return pending(problem) end
     run()
     ffi.cdef 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);'
+    tycho.collect()
+    lib.clear_cache() -- what other specs have left there would do
     ffi.C.setenv('TYCHO_HOST_MEMORY', '1', 1)
     local ok, message = pcall(open, out, { device = 'cuda-host', resident = true })
     local dataset = open(out, { device = 'cuda-host' })
