@@ -16,7 +16,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 6, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 7, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8, TY_F16, TY_BF16 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
@@ -41,6 +41,17 @@ void ty_set_tf32(int on);
 /* Waits for all work. Fails when a kernel did, or when one found an index out of range: that is known only then. */
 int ty_sync(void);
 int64_t ty_waits(void); /* how often the host has waited for all work */
+
+/* ---- ring.cu: slots through which bytes of the host reach the device while it works ---- */
+typedef struct ty_ring ty_ring;
+/* Each slot is a block of pinned memory of the host and one of the device's, of so many bytes. NULL on failure. */
+ty_ring *ty_ring_open(int64_t bytes, int slots);
+/* host, block [out]: a slot's memory. Waits until what was sent from it has left the host. */
+int ty_ring_fill(ty_ring *ring, int slot, void **host, void **block);
+/* Copies a slot's first bytes to the device, beside its work: after what was asked for before ty_ring_release, and before all that is asked for next. */
+int ty_ring_send(ty_ring *ring, int slot, int64_t bytes);
+int ty_ring_release(ty_ring *ring, int slot); /* all that reads the slot on the device has been asked for */
+void ty_ring_close(ty_ring *ring);
 
 /* ---- graph.cu: work that is recorded once and launched again and again, as CUDA graphs ---- */
 typedef struct ty_graph ty_graph;
@@ -219,6 +230,8 @@ typedef struct ty_loader ty_loader;
  * head are copied. NULL on failure. */
 ty_loader *ty_loader_start(ty_tensor *y, const char *const *paths, const int64_t *rows, int64_t n, const void *head,
                            int64_t head_bytes, int threads);
+/* The same for rows of memory: y[i] = x[index[i]]; both dense and of one dtype, index int64 (n). x's memory must live as long as y's. */
+ty_loader *ty_loader_gather(ty_tensor *y, const ty_tensor *x, const ty_tensor *index, int threads);
 int ty_loader_wait(ty_loader *l, double seconds);         /* 1 when every file has been tried, 0 when the time is over */
 const char *ty_loader_error(const ty_loader *l, int64_t i); /* what was wrong with file i, NULL for nothing; after the wait */
 void ty_loader_stop(ty_loader *l);                        /* ends the threads after the file that each is at, and frees l */

@@ -183,6 +183,18 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       assert.equal('f32', (tycho.ones({ 2 }, 'f16', name) + tycho.ones({ 2 }, 'bf16', name)).dtype)
     end)
 
+    it('meet numbers as they are, which 16 bit may not hold', function()
+      local half = formats.f16
+      local function x() return tycho.full({ 2 }, 100, 'f16', name):requires_grad_() end
+      assert.same({ 'f16', rounded(3e-6, unpack(half)) }, { (x() * 3e-8).dtype, (3e-8 * x())[0]:item() })
+      assert.equal(rounded(1e-3, unpack(half)), (x() / 1e5)[0]:item())
+      assert.equal(rounded(3e-6, unpack(half)), tycho.full({ 2 }, 100, 'f16', name):mul_(3e-8)[0]:item())
+      local a = x()
+      tycho.sum(a / 1e5):backward()
+      assert.same({ rounded(1e-5, unpack(half)), rounded(1e-5, unpack(half)) }, a.grad:tolist())
+      assert.near(1e5, (1 / tycho.full({ 1 }, 1e-5, 'f16', name)):item(), 500)
+    end)
+
     it('sum in float32', function()
       local x = tycho.ones({ 5000 }, 'f16', name)
       assert.equal(5000, x:sum():item()) -- in float16 it would end at 2048
@@ -214,7 +226,8 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
         { 'square', 'f32', 'f32', { 2 } }, { 'reciprocal', 'f32', 'f32', { 2 } }, { 'pow', 'f32', 'f32', { 2 }, { 2 } },
         { 'sum', 'f32', 'f32', { 2, 3 } }, { 'mse', 'f32', 'f32', { 2 }, { 2 } }, { 'cosine_similarity', 'f32', 'f32', { 2, 3 }, { 2, 3 } },
         { 'relu', 'f32', 'low', { 2, 3 } }, { 'gelu', 'f32', 'low', { 2, 3 } }, { 'add', 'f32', 'low', { 2 }, { 2 } },
-        { 'mul', 'f32', 'low', { 2 }, { 2 } },
+        { 'mul', 'f32', 'low', { 2 }, { 2 } }, { 'mul', 'f32', 'low', { 2 }, 3 },
+        { 'div', 'f32', 'low', { 2 }, 3 }, { 'div', 'f32', 'f32', 3, { 2 } },
         { 'max_pool2d', 'f32', 'low', { 1, 2, 4, 4 }, 3, 2, 1 }, { 'avg_pool2d', 'f32', 'low', { 1, 2, 4, 4 } },
         { 'transpose', 'f32', 'low', { 2, 3 }, 0, 1 },
       }

@@ -343,6 +343,47 @@ describe('a packed file', function()
         open(toy, { device = name }).placement)
     end)
   end
+  for _, name in ipairs { 'cuda-host', 'cuda' } do
+    local problem = device.problem(name)
+    it('and a tree send the same batches to ' .. name .. ' in every way, beside its work', function()
+      if problem then return pending(problem) end
+      run()
+      local g, batches = tycho.generator(3, 4), {}
+      for i, count in ipairs { 4, 2, 7, 7, 3, 7, 1, 5 } do
+        batches[i] = {}
+        for k = 1, count do batches[i][k] = g:integer(7 * 4) end
+      end
+      local function all(dir, options, ahead)
+        local dataset, list = open(dir, options), {}
+        for i, items in ipairs(batches) do
+          list[i] = dataset:images(items)
+          if ahead then dataset:prefetch(ahead == 'wrong' and { 0 } or batches[i + 1] or batches[1]) end
+        end
+        for i, x in ipairs(list) do list[i] = hash(bytes(x:cpu())) end -- only now: nothing has waited before
+        return list
+      end
+      local wanted = all(out, { device = name, resident = true })
+      local ways = { { out, {} }, { out, { workers = 0 } }, { toy, {} }, { toy, { max_cached = 0 } }, { toy, { max_cached = 0, workers = 0 } } }
+      for _, way in ipairs(ways) do
+        way[2].device, way[2].resident = name, false
+        for _, ahead in ipairs { false, 'right', 'wrong' } do assert.same(wanted, all(way[1], way[2], ahead)) end
+      end
+    end)
+  end
+  it('refuses a batch inside of a captured step', function()
+    local problem = device.problem 'cuda-host'
+    if problem then return pending(problem) end
+    run()
+    local dataset = open(out, { device = 'cuda-host', resident = false })
+    local step = tycho.graph(function(inputs) return dataset:images { 1 }:sum() + inputs.x end)
+    local x = tycho.ones({}, 'f32', 'cuda-host')
+    local first = step { x = x }:item()
+    local ok, message = pcall(step, { x = x })
+    assert.is_false(ok)
+    assert.matches('a batch was asked for inside a captured step: make it before the step, and give it as an input$', message)
+    step = tycho.graph(function(inputs) return inputs.images:sum() + inputs.x end)
+    for _ = 1, 3 do assert.equal(first, step({ x = x, images = dataset:images { 1 } }):item()) end
+  end)
   it('says when it does not fit into the memory of a device', function()
     local problem = device.problem 'cuda-host'
     if problem then return pending(problem) end

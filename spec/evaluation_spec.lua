@@ -2,6 +2,7 @@
 -- luacheck: globals io.stderr
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local device = require 'tycho.device'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local pt = require 'tycho.io.pt'
@@ -420,6 +421,25 @@ describe('the scripts', function()
     end
     assert.equal('train', results('eval_MRR_Hk', 'split=train').split)
   end)
+
+  for _, name in ipairs { 'cuda-host', 'cuda' } do
+    local problem = device.problem(name)
+    it('give the same numbers on ' .. name, function()
+      if problem then return pending(problem) end
+      for _, script in ipairs { 'eval_equivariance', 'linear_probe', 'eval_MRR_Hk' } do
+        local here = results(script, 'device=cpu')
+        local there = results(script, ('device=%s cache_dir=%s/%s'):format(name, folder, name))
+        assert.equal(#here.rows, #there.rows)
+        for i, wanted in ipairs(here.rows) do
+          for key, value in pairs(wanted) do
+            local got, label = there.rows[i][key], ('%s, row %d, %s'):format(script, i, key)
+            if type(value) == 'number' then assert.near(value, got, 1e-4 * math.max(1, math.abs(value)), label)
+            else assert.equal(value, got, label) end
+          end
+        end
+      end
+    end)
+  end
 
   it('say in one line what is wrong', function()
     for arguments, text in pairs {

@@ -6,7 +6,9 @@ local device = require 'tycho.device'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
 local loader = require 'tycho.data.loader'
+local new_ring = require 'tycho.data.ring'
 local packed = require 'tycho.data.pack'
+local progress = require 'tycho.train.progress'
 local latents = require 'experiments.contextssl.latents'
 local tree = require 'experiments.contextssl.tree'
 
@@ -54,10 +56,13 @@ local function upload(self)
   local pixels = self.pixels
   local resident = tycho.keep(tycho.empty(pixels.shape, 'u8', self.device))
   local rows = math.max(1, math.floor(CHUNK / (pixels:numel() / pixels:size(0))))
+  local line = progress(('%s images to %s'):format(self.split, self.device), pixels:size(0))
   for first = 0, pixels:size(0) - 1, rows do
     local count = math.min(rows, pixels:size(0) - first)
     resident:narrow(0, first, count):copy_(pixels:narrow(0, first, count))
+    line:update(first + count, nil, 1)
   end
+  line:finish()
   return resident
 end
 
@@ -127,37 +132,56 @@ local function decode(self, items, into, rows)
   return loader.start { paths = paths, into = into, rows = rows, threads = self.workers }
 end
 
--- Starts to decode what is needed for items; self.pending holds it.
-local function start(self, items)
-  if not self.decoded then
-    if not self.batch_pixels or self.batch_pixels:size(0) < #items then
-      self.batch_pixels = tycho.keep(tycho.empty({ #items, self.resolution, self.resolution, 3 }, 'u8'))
-    end
-    self.pending = { items = items, job = decode(self, items, self.batch_pixels) }
-    return
+-- Memory for the bytes of count images, u8 (count,H,W,3), which the next batch may take again: on the CPU, or on their way to the device.
+local function room_for(self, count)
+  local size = { self.resolution, self.resolution, 3 }
+  if self.device ~= 'cpu' then
+    if not self.ring or self.ring.rows < count then self.ring = new_ring(self.device, count, size) end
+    return self.ring:fill(count)
   end
-  local missing, seen = {}, {}
-  for _, item in ipairs(items) do
-    if not self.decoded[item] and not seen[item] then seen[item], missing[#missing + 1] = true, item end
+  if not self.batch_pixels or self.batch_pixels:size(0) < count then
+    self.batch_pixels = tycho.keep(tycho.empty({ count, unpack(size) }, 'u8'))
   end
-  self.pending = { items = items, missing = missing, job = decode(self, missing, self.pixels, missing) }
+  return self.batch_pixels:narrow(0, 0, count)
 end
 
--- Ends what was started; raises the error of its first bad image.
+-- Starts to copy the bytes of items, which are all in self.pixels, to where they leave for the device.
+local function gather(self, items)
+  return loader.gather(room_for(self, #items), self.pixels, tycho.tensor(items, 'i64'), self.workers)
+end
+
+-- Starts what is needed for items; self.pending holds it: job, which brings missing ones into self.pixels where there are any, and items to the
+-- memory of a batch (job.into) else. No job where all is there.
+local function start(self, items)
+  local pending, missing, seen = { items = items }, {}, {}
+  for _, item in ipairs(self.decoded and items or {}) do
+    if not self.decoded[item] and not seen[item] then seen[item], missing[#missing + 1] = true, item end
+  end
+  if missing[1] then
+    pending.missing, pending.job = missing, decode(self, missing, self.pixels, missing)
+  elseif not self.pixels then
+    pending.job = decode(self, items, room_for(self, #items))
+  elseif self.device ~= 'cpu' then
+    pending.job = gather(self, items)
+  end
+  self.pending = pending
+end
+
+-- Ends what was started; raises the error of its first bad image. Returns the memory of the batch, nil where the items are in self.pixels.
 local function settle(self)
   local pending = self.pending
   self.pending = nil
+  if not pending.job then return end
   local errors = pending.job:finish()
-  if self.decoded then
-    for i, item in ipairs(pending.missing) do self.decoded[item] = not errors[i] end
-  end
-  pending.job:wait()
+  for i, item in ipairs(pending.missing or {}) do self.decoded[item] = not errors[i] end
+  local into = pending.job:wait()
+  return into ~= self.pixels and into or nil
 end
 
 -- Ends what was started for items that nobody asked for; images that are to be kept are finished.
 local function abandon(self)
-  if self.decoded then return pcall(settle, self) end
-  self.pending.job:stop()
+  if self.pending.missing then return pcall(settle, self) end
+  if self.pending.job then self.pending.job:stop() end
   self.pending = nil
 end
 
@@ -172,29 +196,29 @@ end
 -- Starts to read the images of items, to be asked for next, while the caller goes on. With workers = 0 nothing happens before they are asked for.
 function Dataset:prefetch(items)
   if self.resident then return end
-  if not self.root then
+  if not self.root and self.device == 'cpu' then
     image.read_ahead(self.pixels, tycho.tensor(items, 'i64'))
   elseif self.workers > 0 and not self.pending then
     start(self, items)
   end
 end
 
--- Normalised images (n,3,H,W) of rows `items` of pixels, or of its first n where that is a number, on the data set's device, to which bytes go.
-local function normalized(self, pixels, items)
-  local index = type(items) == 'table' and tycho.tensor(items, 'i64') or nil
-  if self.resident then return image.normalize(self.resident, self.mean, self.std, index:to(self.device)) end
-  if self.device == 'cpu' and index then return image.normalize(pixels, self.mean, self.std, index) end
-  pixels = index and pixels:index_select(index) or pixels:narrow(0, 0, items)
-  return image.normalize(pixels:to(self.device), self.mean, self.std)
-end
-
--- Normalised images (n,3,H,W) of items; item = object * views + view.
+-- Normalised images (n,3,H,W) of items; item = object * views + view. To a device go bytes, or their numbers alone where the images are there.
 function Dataset:images(items)
-  if not self.root then return normalized(self, self.pixels, items) end
-  if self.pending and not same(self.pending.items, items) then abandon(self) end
-  if not self.pending then start(self, items) end
-  settle(self)
-  return normalized(self, self.decoded and self.pixels or self.batch_pixels, self.decoded and items or #items)
+  local pixels = self.resident or self.pixels
+  if not self.resident then
+    if self.pending and not same(self.pending.items, items) then abandon(self) end
+    if not self.pending then start(self, items) end
+    local bytes = settle(self)
+    if self.device ~= 'cpu' then
+      if not bytes then gather(self, items):wait() end
+      local images = image.normalize(self.ring:send(), self.mean, self.std)
+      self.ring:release()
+      return images
+    end
+    if bytes then return image.normalize(bytes, self.mean, self.std) end
+  end
+  return image.normalize(pixels, self.mean, self.std, tycho.tensor(items, 'i64', self.device))
 end
 
 -- ---- batches ----

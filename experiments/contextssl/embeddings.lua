@@ -41,7 +41,8 @@ local function describe(model, datasets, config)
     format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model),
     data = { train = datasets.train:fingerprint(), val = datasets.val:fingerprint() },
     settings = { resolution = config.resolution, image_mean = config.image_mean, image_std = config.image_std, n_head = config.n_head,
-      block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, exact = config.exact },
+      block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, exact = config.exact,
+      tf32 = config.tf32 or nil },
   }, { indent = true }) .. '\n'
 end
 

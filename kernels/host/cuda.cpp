@@ -1,6 +1,7 @@
 /* Runs kernels on the CPU: blocks one after another, the threads of a block as coroutines that change at barriers and shuffles. Every second
  * block runs its threads in the reverse order, so that a missing barrier shows. */
 #include "cuda.h"
+#include <deque>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdio.h>
@@ -159,6 +160,49 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return cudaGraphDestroy(executable); }
 
+/* ---- streams and events ---- */
+
+struct host_stream {
+  std::deque<std::function<void()>> later;
+  uint64_t done;
+};
+struct host_event { host_stream *of; uint64_t at; };
+
+static void do_until(host_stream *stream, uint64_t at) {
+  for (; stream->done < at; stream->done++) {
+    stream->later.front()();
+    stream->later.pop_front();
+  }
+}
+static void do_all(host_stream *stream) { do_until(stream, stream->done + stream->later.size()); }
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+  *stream = new host_stream();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  do_all(stream);
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
+  *event = new host_event();
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {stream, stream ? stream->done + stream->later.size() : 0};
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->of) do_until(event->of, event->at);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) { return cudaEventSynchronize(event); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
 /* ---- within kernels ---- */
 
 void __syncthreads(void) { leave(AT_BARRIER); }
@@ -192,15 +236,17 @@ cudaError_t cudaFreeHost(void *block) {
   free(block);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t) {
-  host_do([=] {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t stream) {
+  if (stream) stream->later.push_back([=] { memmove(to, from, bytes); });
+  else host_do([=] {
     memmove(to, from, bytes);
     return 0;
   });
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  if (!recording) return cudaSuccess;
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream) do_all(stream);
+  if (stream || !recording) return cudaSuccess;
   is_spoiled = true;
   return cudaErrorStreamCaptureUnsupported;
 }

@@ -84,7 +84,8 @@ template <class T> T atomicMax(T *at, T value) {
 /* ---- memory and errors: TYCHO_HOST_MEMORY, read at each allocation, is the size of the memory in bytes, for tests of its end ---- */
 
 typedef int cudaError_t;
-typedef void *cudaStream_t, *cudaEvent_t;
+typedef struct host_stream *cudaStream_t;
+typedef struct host_event *cudaEvent_t;
 enum { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900 };
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaHostAllocDefault = 0 };
 cudaError_t cudaMalloc(void **block, size_t bytes);
@@ -97,12 +98,17 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorString(cudaError_t error);
 
-/* ---- events: work is done at once, so they have always been reached ---- */
+/* ---- streams and events: the stream NULL does its work at once; another puts its copies off until somebody waits for them, so that what is read too
+ * early or written over too early shows ---- */
 
-enum { cudaEventDisableTiming = 2 };
-static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { *event = NULL; return cudaSuccess; }
-static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-static inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+enum { cudaEventDisableTiming = 2, cudaStreamNonBlocking = 1 };
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
 
 /* ---- graphs: what is captured is recorded and not run, and runs in order when the graph is launched ---- */
 

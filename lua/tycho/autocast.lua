@@ -8,7 +8,8 @@ local M = {}
 
 -- PyTorch's lists (its page "Automatic Mixed Precision", CUDA ops), as far as these ops go. square is its pow; max it leaves as it comes, but
 -- there is no 16-bit kernel of it here, and float32 gives the same values. sum (float32 there) takes 16 bit as it is and gives
--- float32, and so does mean. Elementwise ops of two types, and cat, give the wider one.
+-- float32, and so does mean. Elementwise ops of two types, and cat, give the wider one; a number has no type, and
+-- what it is divided by becomes float32.
 local policies = {}
 for _, name in ipairs { 'conv2d', 'linear', 'matmul', 'attention', 'self_attention' } do policies[name] = 'low' end
 for _, name in ipairs { 'exp', 'log', 'pow', 'reciprocal', 'square', 'softmax', 'layer_norm', 'normalize', 'cosine_similarity', 'cross_entropy',
@@ -26,6 +27,7 @@ local function cast(x, dtype)
   if not tensor.is_tensor(x) or x.type.name == dtype or not is_mixable(x.type) then return x end
   return tensor.Tensor.cast(x, dtype)
 end
+M.cast = cast
 
 -- Runs fn(...) with products in fp16 or bf16, or with 'off' (or nil) in what comes, also inside of another autocast. Returns what it returns.
 function M.run(setting, fn, ...)

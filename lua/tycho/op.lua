@@ -21,10 +21,9 @@ local M = {}
 local is_tensor, alive, flows, unchanged = tensor.is_tensor, tensor.alive, autograd.flows, autograd.unchanged
 local Context = autograd.Context
 
-local function check_argument(name, op, x, like)
+local function check_argument(name, op, x)
   local optional = name:sub(-1) == '?'
   if x == nil and optional then return nil end
-  if type(x) == 'number' and like then return tensor.full({}, x, like.dtype, like.device) end
   if not is_tensor(x) then
     lib.raise(('%s: %s must be a tensor, got %s'):format(op, optional and name:sub(1, -2) or name, type(x)))
   end
@@ -200,12 +199,16 @@ local function binary(name)
     return da and sum_to(da, a), db and sum_to(db, b)
   end
   return function(a, b)
-    if type(a) == 'number' and is_tensor(b) then a = tensor.full({}, a, b.dtype, b.device) end
-    a = check_argument('a', name, a)
-    b = check_argument('b', name, b, a)
-    local dtype = a.dtype
-    if a.type ~= b.type then
-      dtype = autocast.widest(a.type, b.type)
+    local dtype
+    if type(a) == 'number' and is_tensor(b) then
+      if name == 'div' then b = autocast.cast(b, 'f32') end -- as reciprocal
+      dtype, a = b.dtype, tensor.scalar_like(b, a)
+    elseif type(b) == 'number' and is_tensor(a) then
+      dtype, b = a.dtype, tensor.scalar_like(a, b)
+    end
+    a, b = check_argument('a', name, a), check_argument('b', name, b)
+    if not dtype then
+      dtype = a.type == b.type and a.dtype or autocast.widest(a.type, b.type)
       if not dtype then
         lib.raise(('%s: a is %s %s and b is %s %s; convert one with :to(dtype)'):format(name, a.dtype, tensor.shape_text(a), b.dtype,
           tensor.shape_text(b)))

@@ -365,6 +365,8 @@ end
 function M.full(shape, value, dtype, device)
   return M.empty(shape, dtype, device):fill_(value)
 end
+-- A number to meet x in an elementwise op, not rounded to 16 bit as x may be: 1e-8 and 1e5 are no float16.
+function M.scalar_like(x, value) return M.full({}, value, x.type.short and 'f32' or x.dtype, x.device) end
 function M.zeros(shape, dtype, device) return M.full(shape, 0, dtype, device) end
 function M.ones(shape, dtype, device) return M.full(shape, 1, dtype, device) end
 function M.zeros_like(x) return M.empty_like(x):fill_(0) end
@@ -404,7 +406,7 @@ for _, name in ipairs { 'add', 'sub', 'mul', 'div' } do
   -- self = self (op) x, elementwise; x: tensor or number.
   Tensor[name .. '_'] = function(self, x)
     M.touch(self, name .. '_')
-    if not is_tensor(x) then x = M.full({}, x, self.dtype, self.device) end
+    if not is_tensor(x) then x = M.scalar_like(self, x) end
     lib.check(self.lib[symbol](self.c, self.c, M.alive(x, name .. '_').c), self.lib)
     return self
   end

@@ -1,5 +1,5 @@
--- Reads files into the rows of a tensor by threads of the C library, while the caller goes on. The plan is fixed at the start and errors come in
--- its order, so results do not depend on the number of threads. Knows no data set.
+-- Reads files, or rows of memory, into the rows of a tensor by threads of the C library, while the caller goes on. The plan is fixed at the start
+-- and errors come in its order, so results do not depend on the number of threads. Knows no data set.
 local ffi = require 'ffi'
 local lib = require 'tycho.lib'
 
@@ -22,6 +22,14 @@ local function stop(handle)
   writing[key] = nil
 end
 
+local function new_job(handle, count, into, from)
+  if handle == nil then lib.raise(ffi.string(lib.cpu.ty_error())) end
+  local storage = into.storage
+  writing[address(handle)] = { storage = storage, lasting = storage.lasting, from = from and from.storage }
+  storage.lasting = true
+  return setmetatable({ handle = ffi.gc(handle, stop), count = count, into = into }, Job)
+end
+
 -- plan: {paths = list of files, into = y, rows = list of the rows of y that they go to (default: in order), threads = most threads (0: the
 -- caller does the work now), head = bytes that records begin with}. y decides what becomes of a file:
 --   u8 (N,H,W,3)  decoded to RGB and resized
@@ -32,11 +40,12 @@ function M.start(plan)
   local n, y = #plan.paths, plan.into
   local rows = plan.rows and ffi.new('int64_t[?]', n, plan.rows)
   local paths, head = ffi.new('const char *[?]', n, plan.paths), plan.head or ''
-  local handle = lib.cpu.ty_loader_start(y.c, paths, rows, n, head, #head, plan.threads)
-  if handle == nil then lib.raise(ffi.string(lib.cpu.ty_error())) end
-  writing[address(handle)] = { storage = y.storage, lasting = y.storage.lasting }
-  y.storage.lasting = true
-  return setmetatable({ handle = ffi.gc(handle, stop), count = n, into = y }, Job)
+  return new_job(lib.cpu.ty_loader_start(y.c, paths, rows, n, head, #head, plan.threads), n, y)
+end
+
+-- The same for rows of memory, which may be a mapped file: y[i] = x[index[i]], index an int64 tensor.
+function M.gather(y, x, index, threads)
+  return new_job(lib.cpu.ty_loader_gather(y.c, x.c, index.c, threads), index:numel(), y, x)
 end
 
 -- Waits for all files; Ctrl-C at the prompt stops the job. Returns the errors: file's number in the plan (from 1) -> sentence.
