@@ -1,64 +1,24 @@
 -- Training in mixed precision: float32 weights follow those of float32 within rounding, the loss scale moves and is kept, overflows are told of.
--- luacheck: globals io.stderr
 local tycho = require 'tycho'
 local ffi = require 'ffi'
 local lfs = require 'lfs'
-local data = require 'experiments.contextssl.data'
 local device = require 'tycho.device'
 local json = require 'tycho.io.json'
 local policies = require 'experiments.contextssl.policies'
-local toy3d = require 'experiments.contextssl.toy3d'
-local training = require 'experiments.contextssl.training'
+local small_training = require 'spec.small_training'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
 local folder = os.tmpname()
 os.remove(folder)
 lfs.mkdir(folder)
 
-local function quietly(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
-end
-
-local function run(where, changes)
-  local config = {
-    backbone = 'resnet18', width = 2, projection_dim = 16, n_embd = 8, n_layer = 1, n_head = 2, block_size = 4, init_std = 0.1,
-    aug_init_gain = 1, is_invariant = false, batch_size = 4, epochs = 2, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
-    temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-    log_interval = 100, save_interval = 1, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
-    out = folder .. '/runs', device = where,
-  }
-  for key, value in pairs(changes or {}) do config[key] = value end
-  local dataset = data.open { device = where, data_dir = folder .. '/toy3d', split = 'train', resolution = 16, image_mean = { 0.3, 0.3, 0.3 },
-    image_std = { 0.17, 0.17, 0.17 } }
-  return quietly(training.run, config, dataset, { name = 'spec' })
-end
+local with, smaller = small_training.with, small_training.smaller
+local function run(where, changes) return small_training.run(folder, where, changes) end
 
 local function rows(result)
   local list = {}
   for line in io.lines(result.path .. '/metrics.jsonl') do list[#list + 1] = json.decode(line, 'metrics') end
   return list
-end
-
-local function with(replaced, fn)
-  local before = {}
-  for name, value in pairs(replaced) do before[name], policies[name] = policies[name], value end
-  local results = { pcall(fn) }
-  for name, value in pairs(before) do policies[name] = value end
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
-end
-
--- Gradients of so small a network are large: at the first loss scale they would not fit float16.
-local losses = policies.losses
-local function smaller(...)
-  local loss, step = losses(...)
-  return loss * 2 ^ -10, step
 end
 
 local function values_of(model)
@@ -75,7 +35,7 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       return
     end
     setup(function()
-      quietly(toy3d.render, { out = folder .. '/toy3d', objects = 12, val_objects = 4, views = 4, size = 16, classes = 4, seed = 1 })
+      small_training.render(folder, 12)
     end)
     teardown(function() os.execute('rm -rf ' .. folder) end)
 

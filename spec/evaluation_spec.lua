@@ -1,5 +1,4 @@
 -- The evaluations of a saved model on a very small rendered data set: the scripts from end to end, the cache, and the numbers by other ways.
--- luacheck: globals io.stderr
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
@@ -19,19 +18,10 @@ local probes = require 'experiments.contextssl.probes'
 local ranking = require 'experiments.contextssl.ranking'
 local toy3d = require 'experiments.contextssl.toy3d'
 local view_pairs = require 'experiments.contextssl.view_pairs'
+local quietly = require 'spec.quietly'
 
 local folder = os.tmpname()
 os.remove(folder)
-
-local function quietly(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
-end
 
 local config = {
   backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 2, n_head = 2, block_size = 8, init_std = 0.3, is_invariant = false,

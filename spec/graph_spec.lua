@@ -1,30 +1,19 @@
 -- Steps that are captured as graphs: the same bits as without, on cuda-host, whose graphs run what was recorded and nothing before, and on a GPU.
--- luacheck: globals io.stderr
 local tycho = require 'tycho'
 local ffi = require 'ffi'
 local lfs = require 'lfs'
-local data = require 'experiments.contextssl.data'
 local device = require 'tycho.device'
+local file = require 'tycho.io.file'
 local models = require 'experiments.contextssl.model'
 local policies = require 'experiments.contextssl.policies'
-local toy3d = require 'experiments.contextssl.toy3d'
-local training = require 'experiments.contextssl.training'
 local rng = require 'tycho.rng'
+local small_training = require 'spec.small_training'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
 local folder = os.tmpname()
 os.remove(folder)
 lfs.mkdir(folder)
 
-local function quietly(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
-end
 local function refused(fn, ...)
   local ok, message = pcall(fn, ...)
   assert.is_false(ok)
@@ -34,12 +23,7 @@ end
 local function says(text, ...)
   for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q in: %s'):format(part, text)) end
 end
-local function read(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
+local function read(path) return assert(file.read(path)) end
 
 describe('a step on the CPU', function()
   it('is the function itself', function()
@@ -204,7 +188,7 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       return
     end
     setup(function()
-      quietly(toy3d.render, { out = folder .. '/toy3d', objects = 14, val_objects = 4, views = 4, size = 16, classes = 4, seed = 1 })
+      small_training.render(folder, 14)
     end)
     teardown(function() os.execute('rm -rf ' .. folder .. '/*') end)
     -- Most numbers of so small a model would be those of its heads.
@@ -218,38 +202,15 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
     end)
     after_each(function() policies.model = usual end)
 
-    local runs = 0
+    local with, smaller, losses, runs = small_training.with, small_training.smaller, policies.losses, 0
     local function run(changes)
       runs = runs + 1
-      local config = {
-        backbone = 'resnet18', width = 2, projection_dim = 16, n_embd = 8, n_layer = 1, n_head = 2, block_size = 4, init_std = 0.1,
-        aug_init_gain = 1, is_invariant = false, batch_size = 4, epochs = 4, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
-        temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-        log_interval = 100, save_interval = 2, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
-        out = folder .. '/runs', run_dir = ('%s/runs/%d'):format(folder, runs), device = name, capture = true,
-      }
-      for key, value in pairs(changes or {}) do config[key] = value end
-      local dataset = data.open { device = name, data_dir = folder .. '/toy3d', split = 'train', resolution = 16, image_mean = { 0.3, 0.3, 0.3 },
-        image_std = { 0.17, 0.17, 0.17 } }
-      return quietly(training.run, config, dataset, { name = 'spec' })
+      local settings = { epochs = 4, save_interval = 2, run_dir = ('%s/runs/%d'):format(folder, runs), capture = true }
+      for key, value in pairs(changes or {}) do settings[key] = value end
+      return small_training.run(folder, name, settings)
     end
     -- Weights, the optimisers' state, counters of the batch norms and the meters: all that a run leaves.
     local function traces(result) return { read(result.path .. '/checkpoint.safetensors'), read(result.path .. '/metrics.jsonl') } end
-    local function with(replaced, fn, ...)
-      local before = {}
-      for key, value in pairs(replaced) do before[key], policies[key] = policies[key], value end
-      local results = { pcall(fn, ...) }
-      for key, value in pairs(before) do policies[key] = value end
-      if not results[1] then error(results[2], 0) end
-      return unpack(results, 2, table.maxn(results))
-    end
-
-    -- Gradients of so small a network would not fit float16 at the first loss scale.
-    local losses = policies.losses
-    local function smaller(...)
-      local loss, step = losses(...)
-      return loss * 2 ^ -10, step
-    end
 
     for _, amp in ipairs { 'off', 'fp16', 'bf16' } do
       it('gives what it gives without, bit for bit, with a partial batch and two environments; amp=' .. amp, function()

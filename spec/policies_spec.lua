@@ -1,10 +1,10 @@
 -- Every part of the method can be replaced, from a script of one's own, and what replaces it is what runs.
--- luacheck: globals io.stderr
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local policies = require 'experiments.contextssl.policies'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
+local quietly = require 'spec.quietly'
 
 local folder = os.tmpname()
 os.remove(folder)
@@ -21,16 +21,6 @@ local function settings(changes)
   }
   for key, value in pairs(changes or {}) do config[key] = value end
   return config
-end
-
-local function quietly(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
 end
 
 -- Trains with some policies replaced; those of replaced.terms are terms, false takes one out.

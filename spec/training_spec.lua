@@ -1,11 +1,11 @@
 -- The experiment on a very small rendered data set: it learns, repeats, resumes and keeps its memory.
--- luacheck: globals io.stderr
 local tycho = require 'tycho'
 local lfs = require 'lfs'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
 local monitor = require 'experiments.contextssl.monitor'
+local quietly = require 'spec.quietly'
 
 local folder = os.tmpname()
 os.remove(folder)
@@ -26,16 +26,6 @@ end
 local function open(split, where)
   return data.open { device = where, data_dir = folder .. '/toy3d', split = split, resolution = 24, image_mean = { 0.3, 0.3, 0.3 },
     image_std = { 0.17, 0.17, 0.17 } }
-end
-
-local function quietly(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
 end
 
 local function run(changes)
