@@ -4,6 +4,7 @@
 -- the better of its memory layouts, with as many threads as there are cores, an OpenBLAS that shares OpenMP's threads, and a malloc that keeps
 -- its pages. Prints a table and writes build/bench.json; exit status 1 when a row misses its bound. Ends within 10 minutes.
 local tycho = require 'tycho'
+local programs = require 'spec.bench.programs'
 local lib = tycho.lib
 
 local SECONDS, MIN_ROUNDS, MAX_ROUNDS = 540, 5, 15
@@ -61,19 +62,6 @@ local rows = {
 }
 
 -- ---- the two sides ----
-
-local function shell(command)
-  local pipe = io.popen(command .. ' 2>/dev/null')
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
-
-local function find_python()
-  for _, name in ipairs { os.getenv 'PYTHON' or 'python3', '/usr/bin/python3' } do
-    if shell(name .. ' -c "import torch, torchvision; print(torch.__version__)"'):match('%d') then return name end
-  end
-end
 
 local folder -- of the pipes
 local Side = {}
@@ -215,18 +203,17 @@ local function main(...)
     return #patterns == 0
   end
   local start = lib.cpu.ty_now()
-  folder = shell 'mktemp -d':match '%S+'
+  folder = programs.output 'mktemp -d':match '%S+'
   local policy = io.open('/proc/self/sched'):read('*a'):match('policy%s*:%s*(%d+)')
   print(policy == '1' and 'real-time scheduling (chrt): other work on this machine waits'
     or 'ordinary scheduling: other work on this machine disturbs the numbers')
-  local fma, copy = shell(root .. '/build/peak'):match('(%S+) (%S+)')
+  local fma, copy = programs.output(root .. '/build/peak'):match('(%S+) (%S+)')
   if not fma then error('build/peak is missing: run make bench', 0) end
   fma, copy = tonumber(fma), tonumber(copy)
   print(('peak of %d threads: %.0f GFLOP/s, copying %.1f GB/s'):format(tycho.threads(), fma, copy))
-  local python = find_python()
-  local version = python and shell(python .. ' -c "import torch; print(torch.__version__)"'):match '%S+'
+  local python, version = programs.find_torch()
   print(python and ('PyTorch %s (%s)'):format(version, python) or 'PyTorch: none (python3 has no torch and torchvision), its columns stay empty')
-  local blas = shell(('ldd %s/build/libtycho-plain.so'):format(root)):match('libopenblas%S* => (%S+)/[^/]*%.so')
+  local blas = programs.output(('ldd %s/build/libtycho-plain.so'):format(root)):match('libopenblas%S* => (%S+)/[^/]*%.so')
   print(('%-60s %10s %10s %-4s %6s %-11s %8s'):format('', 'ours', 'PyTorch', '', 'ratio', 'min-max', 'at least'))
 
   local chosen, results, missed, idle = {}, {}, 0, 0

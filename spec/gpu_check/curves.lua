@@ -3,23 +3,17 @@
 -- of their relative difference; ok where they are the same curve within the rounding of 11 (float16) or 8 bits.
 local tycho = require 'tycho'
 local rng = require 'tycho.rng'
-local new_meters = require 'tycho.train.meters'
 local models = require 'experiments.contextssl.model'
 local context_mask = require 'experiments.contextssl.context_mask'
 local training = require 'experiments.contextssl.training'
+local on_device = require 'spec.on_device'
+local new_parts = require 'spec.gpu_check.parts'
 local row = require 'spec.gpu_check.row'
 
 local where = arg[1]
 local STEPS = where == 'cuda' and 100 or 3
-local PAIRS, SIDE = 16, 32
+local PAIRS, SIDE, LR, SCALE = 16, 32, 1e-4, 256
 local tolerance = { off = 1e-2, fp16 = 5e-2, bf16 = 1e-1 }
-
-local function moved(value, device)
-  if tycho.is_tensor(value) then return value:to(device) end
-  local out = {}
-  for key, v in pairs(value) do out[key] = moved(v, device) end
-  return out
-end
 
 -- Losses and norms of the gradients of all steps.
 local function curve(device, amp)
@@ -28,11 +22,8 @@ local function curve(device, amp)
     weight_equiv_loss = 5, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true, amp = amp }
   local model = models.ContextSSL(config)
   local probe = models.OnlineProbe(model.enc.features, config.projection_dim, 8)
-  model:to(device)
-  probe:to(device)
-  local parts = { modules = { model = model, probe = probe }, meters = new_meters(), optimizers = {
-    optimizer = tycho.optim.Adam(model:parameters(), { lr = 1e-4 }), probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3 }),
-    scaler = amp == 'fp16' and tycho.optim.GradScaler(device, { init_scale = 256 }) or nil } }
+  local parts = new_parts(device, model, probe, { optimizer = { lr = LR }, probe = { lr = 1e-3 }, amp = amp, init_scale = SCALE })
+  local function moved(value) return on_device.each(value, function(t) return t:to(device) end) end
   local losses, norms = {}, {}
   local policy = training.policies.losses
   training.policies.losses = function(...)
@@ -45,10 +36,9 @@ local function curve(device, amp)
     local y = {}
     for k = 1, PAIRS do y[k] = g:integer(8) end
     local batch = moved({ x = g:normal_tensor { 2 * PAIRS, 3, SIDE, SIDE }, r = g:normal_tensor { PAIRS, 6 },
-      latents = g:normal_tensor { PAIRS, 2, 6 }, y = tycho.tensor(y, 'i64') }, device)
-    parts.optimizers.optimizer.lr = 1e-4
-    training.step(parts, batch, i % 2 == 0 and 'rot' or 'color', moved(context_mask.training_masks(config, g), device), config, 1e-4)
-    local scale = parts.optimizers.scaler and 256 or 1
+      latents = g:normal_tensor { PAIRS, 2, 6 }, y = tycho.tensor(y, 'i64') })
+    training.step(parts, batch, i % 2 == 0 and 'rot' or 'color', moved(context_mask.training_masks(config, g)), config, LR)
+    local scale = parts.optimizers.scaler and SCALE or 1
     local total = 0
     for _, p in ipairs(model:parameters()) do
       if p.grad then total = total + (p.grad:to('f32'):square():sum():item()) end

@@ -3,11 +3,12 @@
 -- float32 as in spec/parity/model_training.lua.
 local tycho = require 'tycho'
 local npy = require 'tycho.io.npy'
-local new_meters = require 'tycho.train.meters'
 local compare = require 'spec.parity.compare'
 local folder = require 'spec.parity.folder'
 local network = require 'spec.parity.model_network'
 local training = require 'experiments.contextssl.training'
+local on_device = require 'spec.on_device'
+local new_parts = require 'spec.gpu_check.parts'
 local row = require 'spec.gpu_check.row'
 
 local where = arg[1]
@@ -15,24 +16,14 @@ local dir = tycho.lib.root .. '/spec/golden/model'
 local STEPS = 3
 local extra = { off = 0, fp16 = 2e-2, bf16 = 1e-1 } -- tolerance for 11 and 8 bits after a dozen layers
 
--- A tensor, or each tensor of a table, on the device.
-local function moved(value)
-  if tycho.is_tensor(value) then return value:to(where) end
-  local out = {}
-  for name, t in pairs(value) do out[name] = moved(t) end
-  return out
-end
+local function moved(value) return on_device.each(value, function(t) return t:to(where) end) end
 
 local function check(self, name, plan, amp)
   local config = setmetatable({ learning_rate = plan.learning_rate, amp = amp }, { __index = self.config })
   local model, probe = network.build(self)
-  model:to(where)
-  probe:to(where)
   local online = config._note.online_optimizer
-  local parts = { modules = { model = model, probe = probe }, meters = new_meters(), optimizers = {
-    optimizer = tycho.optim.Adam(model:parameters(), { weight_decay = config.weight_decay }),
-    probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = online.lr, weight_decay = online.weight_decay }),
-    scaler = amp == 'fp16' and tycho.optim.GradScaler(where, { init_scale = 256 }) or nil } } -- one at which no step is skipped
+  local parts = new_parts(where, model, probe, { optimizer = { weight_decay = config.weight_decay }, amp = amp,
+    probe = { lr = online.lr, weight_decay = online.weight_decay }, init_scale = 256 }) -- a scale at which no step is skipped
   local steps = folder.arrays(('%s/traj_%s_steps.npz'):format(dir, name))
   local draws = plan.mask and npy.load(('%s/traj_%s_mask_draws.npy'):format(dir, name))
   local batch, losses, travelled = moved(self.batch), training.policies.losses, 0
@@ -45,7 +36,6 @@ local function check(self, name, plan, amp)
       of_prediction, of_loss = difference(out.prediction, 'prediction'), difference(loss, 'loss_all')
       return loss, out
     end
-    parts.optimizers.optimizer.lr = plan.lr[i]
     training.step(parts, batch, plan.envs[i], masks, config, plan.lr[i])
     training.policies.losses = losses
     local tolerance = (travelled < 1e-6 and 5e-5 or i == 2 and 1e-3 or 1e-2) + extra[amp]

@@ -1,9 +1,9 @@
 -- Times operations of the published step on a device: ./tycho spec/gpu_check/ops.lua DEVICE. One row an operation and precision: milliseconds, and
 -- arithmetic or traffic a second by the numbers that it must compute, read and write at least.
 local tycho = require 'tycho'
-local device = require 'tycho.device'
 local image = require 'tycho.io.image'
 local row = require 'spec.gpu_check.row'
+local timing = require 'spec.gpu_check.timing'
 
 local where = arg[1]
 local real = where == 'cuda'
@@ -18,18 +18,9 @@ local function pictures(dtype, ...) return random({ ... }, dtype, tycho.empty_im
 
 -- what: the operation; gflop and gigabytes [opt] of one call of fn.
 local function measure(what, mode, gflop, gigabytes, fn)
-  tycho.scope(fn)
-  tycho.scope(fn)
-  device.synchronize(where)
-  local times = {}
-  for round = 1, ROUNDS do
-    local start = tycho.lib.cpu.ty_now()
-    for _ = 1, TIMES do tycho.scope(fn) end
-    device.synchronize(where)
-    times[round] = (tycho.lib.cpu.ty_now() - start) / TIMES
-  end
-  table.sort(times)
-  local seconds = times[math.ceil(ROUNDS / 2)]
+  local function call() tycho.scope(fn) end
+  timing(where, 1, 2, call)
+  local seconds = timing(where, ROUNDS, TIMES, call)
   row { what = what, mode = mode, milliseconds = seconds * 1e3, tflops = gflop and gflop / seconds / 1e3, gigabytes_per_second = gigabytes and
     gigabytes / seconds }
 end
@@ -69,6 +60,6 @@ local t, one, zero = random({ BATCH, WIDTH }, 'f32'), random({ WIDTH }, 'f32'), 
 measure('layer norm', 'float32', nil, 2 * t:numel() * 4e-9, function() t:layer_norm(one, zero) end)
 
 local p = random({ real and 150e6 or 1000 }, 'f32'):requires_grad_()
-p.grad = tycho.autograd.keep and random(p.shape, 'f32') or random(p.shape, 'f32')
+p.grad = random(p.shape, 'f32')
 local optimizer = tycho.optim.Adam({ p }, {})
 measure('Adam, 150 M parameters', 'float32', nil, 28 * p:numel() / 1e9, function() optimizer:step() end)

@@ -12,6 +12,7 @@ local device = require 'tycho.device'
 local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local tables = require 'tycho.table'
+local programs = require 'spec.bench.programs'
 
 local root = tycho.lib.root
 local settings = { device = 'cuda', out = root .. '/spec/bench/results', seconds = '570', sections = '' }
@@ -27,34 +28,24 @@ if problem then error(('device=%s: %s'):format(settings.device, problem), 0) end
 local now = tycho.lib.cpu.ty_now
 local start = now()
 
-local function shell(command)
-  local pipe = io.popen(('{ %s; } 2>/dev/null </dev/null'):format(command))
-  local out = pipe:read '*a'
-  pipe:close()
-  return (out:gsub('%s+$', ''))
-end
-
 -- ---- the sections, in the order in which they are worth having ----
 
 local tiny = settings.device ~= 'cuda'
 local lua = ('%s/tycho %s/spec/gpu_check/'):format(root, root)
 local busted = lfs.attributes(root .. '/specs.lua') and './tycho specs.lua' or 'busted'
-local python -- one that has PyTorch
-for _, name in ipairs { os.getenv 'PYTHON' or 'python3', '/usr/bin/python3' } do
-  if not python and shell(name .. ' -c "import torch; print(1)"') == '1' then python = name end
-end
+local python, torch_version = programs.find_torch()
 local sections = {
   { name = 'specs', title = 'Specs on the device', seconds = 150, command = ('%sspecs.lua %s "%s"'):format(lua, settings.device, busted) },
   { name = 'golden', title = "Training steps of the reference's code", seconds = tiny and 200 or 60,
     command = lua .. 'golden.lua ' .. settings.device },
   { name = 'step', title = 'The published training step', seconds = 120, command = ('%sstep.lua %s'):format(lua, settings.device) },
   { name = 'torch', title = 'The same in PyTorch', seconds = 200, command = ('%s %s/spec/gpu_check/step.py'):format(python, root),
-    missing = tiny and 'PyTorch is measured on a GPU only' or not python and 'no python3 has torch (PYTHON names another)' or nil },
+    missing = tiny and 'PyTorch is measured on a GPU only' or not python and 'no python3 has torch and torchvision (PYTHON names another)' or nil },
   { name = 'ops', title = 'Operations', seconds = 60, command = lua .. 'ops.lua ' .. settings.device },
   { name = 'curves', title = 'Loss in mixed precision and in float32 on the CPU', seconds = 60,
     command = lua .. 'curves.lua ' .. settings.device },
   { name = 'sanitizer', title = 'compute-sanitizer', seconds = 120, command = ('%ssanitizer.lua %s "%s"'):format(lua, settings.device, busted),
-    missing = shell 'PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer' == '' and 'compute-sanitizer is not installed' or nil },
+    missing = programs.output 'PATH=$PATH:/usr/local/cuda/bin command -v compute-sanitizer' == '' and 'compute-sanitizer is not installed' or nil },
 }
 
 -- ---- running one ----
@@ -153,9 +144,10 @@ end
 
 local environment = {
   device = device.describe(settings.device), versions = ('Tycho %s, interface %d'):format(tycho.version, tycho.lib.cpu.ty_version()),
-  driver = shell 'nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | head -1',
-  host = shell 'uname -srm; nproc' :gsub('\n', ', ') .. ' cores',
-  python = python and shell(python .. ' -c "import torch; print(\'PyTorch\', torch.__version__, torch.version.cuda)"') or 'none',
+  driver = programs.output 'nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader | head -1',
+  host = programs.output 'uname -srm; nproc' :gsub('\n', ', ') .. ' cores',
+  python = python and ('PyTorch %s, CUDA %s'):format(torch_version, programs.output(python .. ' -c "import torch; print(torch.version.cuda)"'))
+    or 'none',
 }
 local name = settings.device == 'cuda' and environment.device:match '^[^,]+':gsub('%W+', '_') or settings.device
 file.make_folders(settings.out)

@@ -4,16 +4,18 @@ local tycho = require 'tycho'
 local device = require 'tycho.device'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
-local new_meters = require 'tycho.train.meters'
 local rng = require 'tycho.rng'
 local models = require 'experiments.contextssl.model'
 local context_mask = require 'experiments.contextssl.context_mask'
 local training = require 'experiments.contextssl.training'
+local new_parts = require 'spec.gpu_check.parts'
 local row = require 'spec.gpu_check.row'
+local timing = require 'spec.gpu_check.timing'
 
 local where = arg[1]
 local real = where == 'cuda'
 local PAIRS, SIDE, IMAGES, ROUNDS, STEPS = 512, 128, 20000, 7, 10
+local WARM = 6 -- steps: each environment's is captured at its second
 local config = { backbone = 'resnet18', projection_dim = 512, n_embd = 2048, n_layer = 3, n_head = 4, block_size = 128, temperature = 0.1,
   weight_equiv_loss = 5, random_mask = true, mask_prob = 0.9, nt_xent_clamp = true }
 if not real then
@@ -31,12 +33,8 @@ local function new_step(amp, tf32, captured)
   device.set_tf32(where, tf32)
   local model = models.ContextSSL(config)
   local probe = models.OnlineProbe(model.enc.features, config.projection_dim, 55)
-  model:to(where)
-  probe:to(where)
-  local parts = { modules = { model = model, probe = probe }, meters = new_meters(), optimizers = {
-    optimizer = tycho.optim.Adam(model:parameters(), { weight_decay = 1e-3 }),
-    probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 }),
-    scaler = amp == 'fp16' and tycho.optim.GradScaler(where) or nil } }
+  local parts = new_parts(where, model, probe, { optimizer = { lr = 5e-5, weight_decay = 1e-3 }, amp = amp,
+    probe = { lr = 1e-3, weight_decay = 1e-6 } })
   local function compute(given)
     local x = image.normalize(bytes, mean, std, given.index)
     training.step(parts, { x = x, r = given.r, latents = given.latents, y = given.y }, given.environment, given.masks, config)
@@ -47,7 +45,6 @@ local function new_step(amp, tf32, captured)
     local index, y = {}, {}
     for k = 1, 2 * PAIRS do index[k] = g:integer(IMAGES) end
     for k = 1, PAIRS do y[k] = g:integer(55) end
-    parts.optimizers.optimizer.lr = 5e-5
     tycho.scope(function()
       run { index = tycho.tensor(index, 'i64', where), r = g:normal_tensor({ PAIRS, 6 }):to(where), y = tycho.tensor(y, 'i64', where),
         latents = g:normal_tensor({ PAIRS, 2, 6 }):to(where), environment = i % 2 == 0 and 'rot' or 'color',
@@ -71,23 +68,13 @@ local function measure(mode, amp, tf32, captured)
   library.ty_memory_reset_peak()
   local step, model = new_step(amp, tf32, captured)
   local count = 0
-  local function some(n)
-    for _ = 1, n do
-      step(count)
-      count = count + 1
-    end
-    device.synchronize(where)
+  local function next_step()
+    step(count)
+    count = count + 1
   end
-  some(6)
-  local times = {}
-  for round = 1, ROUNDS do
-    local start = tycho.lib.cpu.ty_now()
-    some(STEPS)
-    times[round] = (tycho.lib.cpu.ty_now() - start) / STEPS
-  end
-  table.sort(times)
-  local median = times[math.ceil(ROUNDS / 2)]
-  local found = { mode = mode, milliseconds = median * 1e3, slowest = times[ROUNDS] * 1e3, images_per_second = 2 * PAIRS / median,
+  timing(where, 1, WARM, next_step)
+  local median, slowest = timing(where, ROUNDS, STEPS, next_step)
+  local found = { mode = mode, milliseconds = median * 1e3, slowest = slowest * 1e3, images_per_second = 2 * PAIRS / median,
     peak_gigabytes = (tycho.memory(where).peak - held) / 1e9 }
   return found, word_of(model)
 end
