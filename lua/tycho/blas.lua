@@ -18,9 +18,12 @@ local function cpuinfo()
   return text or ''
 end
 
+local known, better = false, nil -- this machine's, once it has been looked at
+
 -- Returns load(...), a function that may load OpenBLAS. What the user has named stays, and programs started later see the environment as it was.
 function M.loading(load, ...)
-  local core = not os.getenv 'OPENBLAS_CORETYPE' and M.better_core(cpuinfo())
+  if not known then known, better = true, M.better_core(cpuinfo()) end
+  local core = not os.getenv 'OPENBLAS_CORETYPE' and better
   if not core then return load(...) end
   ffi.C.setenv('OPENBLAS_CORETYPE', core, 0)
   local ok, library = pcall(load, ...)

@@ -9,38 +9,42 @@ local function height()
   return n - 2
 end
 
--- The names of a function's upvalues, in order.
-local function upvalue_names(fn)
-  local names = {}
+-- A function's upvalues: name -> number.
+local function upvalues_of(fn)
+  local numbers = {}
   for i = 1, 60 do
     local name = debug.getupvalue(fn, i)
     if not name then break end
-    names[i] = name
+    numbers[name] = i
   end
-  return names
+  return numbers
+end
+
+-- The locals of a function: name -> number, a later one hiding an earlier one, and the names in order. level: as debug.getlocal has it in the caller.
+local function locals_of(level)
+  local numbers, names = {}, {}
+  for i = 1, 250 do
+    local name = debug.getlocal(level + 1, i)
+    if not name then break end
+    if name:match('^[%a_]') then
+      if not numbers[name] then names[#names + 1] = name end
+      numbers[name] = i
+    end
+  end
+  return numbers, names
 end
 
 -- level: of the function, as debug.getinfo has it in the caller of this one.
 function M.environment(level)
   local place = height() - level -- of the function, from the bottom
   local fn = debug.getinfo(level + 1, 'f').func
-  local upvalues, globals = {}, debug.getfenv(fn)
-  for i, name in ipairs(upvalue_names(fn)) do upvalues[name] = i end
-  -- The names of its locals with their numbers; a later one hides an earlier one.
-  local function locals()
-    local at, out = height() - place + 1, {}
-    for i = 1, 250 do
-      local name = debug.getlocal(at, i)
-      if not name then break end
-      if name:match('^[%a_]') then out[name] = i end
-    end
-    return out
-  end
+  local upvalues, globals = upvalues_of(fn), debug.getfenv(fn)
   local meta = {}
   function meta.__index(_, name)
-    local i = locals()[name]
+    local at = height() - place + 1
+    local i = locals_of(at)[name]
     if i then
-      local _, value = debug.getlocal(height() - place + 1, i)
+      local _, value = debug.getlocal(at, i)
       return value
     end
     if upvalues[name] then
@@ -50,9 +54,10 @@ function M.environment(level)
     return globals[name]
   end
   function meta.__newindex(t, name, value)
-    local i = locals()[name]
+    local at = height() - place + 1
+    local i = locals_of(at)[name]
     if i then
-      debug.setlocal(height() - place + 1, i, value)
+      debug.setlocal(at, i, value)
     elseif upvalues[name] then
       debug.setupvalue(fn, upvalues[name], value)
     else
@@ -62,8 +67,9 @@ function M.environment(level)
   -- Names of the locals and upvalues, sorted.
   function meta.names()
     local names = {}
-    for name in pairs(locals()) do names[#names + 1] = name end
-    for name in pairs(upvalues) do names[#names + 1] = name end
+    for _, numbers in ipairs { locals_of(height() - place + 1), upvalues } do
+      for name in pairs(numbers) do names[#names + 1] = name end
+    end
     table.sort(names)
     return names
   end
@@ -73,24 +79,17 @@ end
 -- The same with the locals as they are now, which outlives the function. Its metatable's field globals is where everything else is.
 function M.snapshot(level)
   local fn = debug.getinfo(level + 1, 'f').func
-  local names, values, is_local, upvalues = {}, {}, {}, {}
-  for i = 1, 250 do
-    local name, value = debug.getlocal(level + 1, i)
-    if not name then break end
-    if name:match('^[%a_]') then
-      if not is_local[name] then names[#names + 1] = name end
-      is_local[name], values[name] = true, value
-    end
-  end
-  for i, name in ipairs(upvalue_names(fn)) do upvalues[name] = i end
+  local numbers, names = locals_of(level + 1)
+  local upvalues, values = upvalues_of(fn), {}
+  for name, i in pairs(numbers) do values[name] = select(2, debug.getlocal(level + 1, i)) end
   local meta = { globals = debug.getfenv(fn), names = function() return names end }
   function meta.__index(_, name)
-    if is_local[name] then return values[name] end
+    if numbers[name] then return values[name] end
     if upvalues[name] then return (select(2, debug.getupvalue(fn, upvalues[name]))) end
     return meta.globals[name]
   end
   function meta.__newindex(_, name, value)
-    if is_local[name] then
+    if numbers[name] then
       values[name] = value
     elseif upvalues[name] then
       debug.setupvalue(fn, upvalues[name], value)

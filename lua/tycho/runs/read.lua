@@ -26,9 +26,10 @@ end
 
 local words = { nan = 0 / 0, inf = math.huge, ['-inf'] = -math.huge }
 
+-- The lines of a text file that are not empty; none where it cannot be read.
 local function lines_of(path)
   local lines = {}
-  for line in (read(path .. '/metrics.jsonl') or ''):gmatch('[^\n]+') do lines[#lines + 1] = line end
+  for line in (read(path) or ''):gmatch('[^\r\n]+') do lines[#lines + 1] = line end
   return lines
 end
 
@@ -46,7 +47,7 @@ end
 
 -- The rows of metrics.jsonl, and a sentence when some of its lines are none.
 function M.metrics(path)
-  local lines, rows, first_bad = lines_of(path), {}, nil
+  local lines, rows, first_bad = lines_of(path .. '/metrics.jsonl'), {}, nil
   for i, line in ipairs(lines) do
     local row = row_of(line)
     if row then rows[#rows + 1] = row else first_bad = first_bad or i end
@@ -76,7 +77,7 @@ end
 -- M.last of the rows of metrics.jsonl, their number, and a sentence when some of the lines are none. Rows are read from the last one on until there
 -- is nothing more to find; those before are only counted.
 function M.summary(path)
-  local lines, last, missing = lines_of(path), {}, count_metrics(path) or math.huge
+  local lines, last, missing = lines_of(path .. '/metrics.jsonl'), {}, count_metrics(path) or math.huge
   local bad, first_bad = 0, nil
   for i = #lines, 1, -1 do
     local row = missing > 0 and row_of(lines[i])
@@ -102,8 +103,7 @@ end
 
 -- The last lines of a text file.
 function M.tail(path, count)
-  local lines = {}
-  for line in (read(path) or ''):gmatch('[^\r\n]+') do lines[#lines + 1] = line end
+  local lines = lines_of(path)
   return { unpack(lines, math.max(1, #lines - count + 1)) }
 end
 
