@@ -21,6 +21,19 @@ static inline int ty_end_phase(int *ended) {
   return 1;
 }
 
+/* Weight gradients of many pixels are sums of parts of the batch, each one core's own: what cores write for each other costs more than all else
+ * where they share no cache. How many parts, 0 for none: `values` are multiplied together for `weights` weights, and can be cut in `most`. The
+ * shapes alone decide. */
+enum { MIN_PARTS = 4, MAX_PARTS = 16 };
+static inline int64_t parts_of(int64_t values, int64_t weights, int64_t most) {
+  int64_t parts = MAX_PARTS;
+  while (parts >= MIN_PARTS && (parts > most || parts * weights > values)) parts /= 2; /* each reads more than it writes */
+  return parts < MIN_PARTS ? 0 : parts;
+}
+
+/* conv.c. dw[i] = sum of sums[part][i] in order, by the threads of the enclosing parallel region. */
+void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size);
+
 /* conv_direct.c. The weights of outputs 16p..16p+15 to packed[p][kh][kw][in][16], missing outputs zero. */
 void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p);
 /* Each fails only when there is no memory for its scratch. */
