@@ -286,7 +286,7 @@ static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t
   int64_t rows = f->n * f->in.tile_rows, panels = panels_of(f->out), u_panel = points_of(f->in.columns) * f->in.channels * PANEL;
 #pragma omp for
   for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, p);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
   for (int64_t first = 0; first < rows; first += block_rows) {
     if (ty_is_unwanted()) continue;
     int64_t count = min(block_rows, rows - first);
