@@ -21,6 +21,7 @@ enum {
   BLOCK_PANELS = 4,       /* of the weight gradient: panels of inputs that meet it there */
   PART_TILES = 128,       /* of the weight gradient: tiles whose points one core keeps to itself */
   ITEMS_PER_THREAD = 4,
+  WEIGHTS_AHEAD = 4,       /* inputs whose weights are fetched before they are transformed */
   SKEW = 16               /* floats between planes, so that the planes of a point do not fall on one cache set */
 };
 
@@ -194,7 +195,9 @@ typedef struct {
 /* u[point][in][16] for panel p. */
 PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, int64_t p) {
   int64_t in = f->in.channels;
-  for (int64_t i = 0; i < in; i++)
+  for (int64_t i = 0; i < in; i++) {
+    const float *ahead = f->weights + p * f->panel_step + (i + WEIGHTS_AHEAD) * f->input_step;
+    UNROLL for (int tap = 0; tap < 9; tap++) __builtin_prefetch(ahead + tap * f->tap_step);
     for (int64_t lane = 0; lane < PANEL; lane += LANES) {
       const float *w = f->weights + p * f->panel_step + i * f->input_step + lane;
       vec half[3][MAX_PATCH];
@@ -209,6 +212,7 @@ PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, int6
         UNROLL for (int r = 0; r < PATCH_ROWS; r++) store(u + ((r * (n + 2) + c) * in + i) * PANEL + lane, points[r]);
       }
     }
+  }
 }
 static void transform_weights(float *u, const filtering *f, int64_t p) {
   if (f->in.columns == 4) transform_weights_of(4, u, f, p);
