@@ -11,6 +11,7 @@ enum {
   GROUP_BYTES = 1 << 18,   /* input of one piece of work: what stays in a core's second-level cache */
   CHUNK_PIXELS = 240,      /* pixels that meet one piece of the weights, a multiple of PIXELS */
   PIECE = 256,             /* values of one dot product: its weights stay in the first-level cache */
+  OWN_BYTES = 512 << 10,   /* input that meets each panel of weights as a whole, when it is not larger */
   BAND_PIXELS = 256,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
   PACKED_BYTES = 4 << 20,  /* of the weight gradient: packed images that the cores share */
   PART_BYTES = 1 << 20     /* of the weight gradient: packed images of one core */
@@ -47,15 +48,20 @@ static span span_from(const axis *a, int64_t j, int64_t end) {
   return s;
 }
 
-/* y[pixel][out] = sum over taps and in of x * weights; strides in floats. weights is [out/16][h.taps][w.taps][in][16]. */
-typedef struct {
+/* y[pixel][out] = sum over taps and in of x * weights; strides in floats. weights is [out/16][h.taps][w.taps][in][16], which pack makes of
+ * the convolution's, for panel p. */
+typedef struct correlation {
   const float *x;
   float *y;
-  const float *weights;
+  float *weights;
   axis h, w;
   int64_t n, in, out;
   int64_t x_image, x_row, x_pixel, y_image, y_row, y_pixel;
+  void (*pack)(const struct correlation *c, const conv_shape *s, float *to, const float *w, int64_t p);
+  int64_t kh, kw; /* the kernel's first taps that it has */
 } correlation;
+
+static int64_t panel_size(const correlation *c) { return c->h.taps * c->w.taps * c->in * PANEL; }
 
 /* Pixels of images n0..n1 that see no tap at all. */
 static void clear_span(const correlation *c, const span *row, const span *col, int64_t n0, int64_t n1, int64_t p0, int64_t p1) {
@@ -130,35 +136,62 @@ static void correlate(const correlation *c) {
   }
 }
 
+/* Runs `count` correlations of one convolution. Few pixels: each panel of weights is packed by the core that needs it, just before. */
+static int run(const char *op, const conv_shape *s, correlation *list, int64_t count, const float *w) {
+  int64_t panels = panels_of(list->out), size = 0, largest = 0;
+  for (int64_t i = 0; i < count; i++) {
+    size += panels * panel_size(list + i);
+    largest = max(largest, panel_size(list + i));
+  }
+  int own = list->n * list->x_image * (int64_t)sizeof(float) <= OWN_BYTES && count * panels >= 2 * omp_get_max_threads();
+  int64_t bytes = (own ? omp_get_max_threads() * largest : size) * (int64_t)sizeof(float);
+  float *packed = ty_alloc(bytes), *next = packed;
+  if (!packed) return no_memory(op, bytes);
+  for (int64_t i = 0; i < count; i++) {
+    list[i].weights = next;
+    next += panels * panel_size(list + i);
+  }
+#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
+  {
+    float *mine = packed + omp_get_thread_num() * largest;
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < count * panels; item++) {
+      if (ty_is_unwanted()) continue;
+      correlation c = list[item / panels];
+      int64_t p = item % panels, at = p * panel_size(&c);
+      c.pack(&c, s, own ? mine : c.weights + at, w, p);
+      if (!own) continue;
+      c.weights = mine - at;
+      correlate_piece(&c, 0, c.n, 0, c.h.count, p, p + 1);
+    }
+    for (int64_t i = 0; i < count && !own; i++) correlate(list + i);
+  }
+  ty_free(packed, bytes);
+  return 0;
+}
+
 /* ---- forward ---- */
 
-void ty_pack_weights(const conv_shape *s, float *packed, const float *w, int64_t p) {
+void ty_pack_weights(const conv_shape *s, float *to, const float *w, int64_t p) {
   int64_t depth = s->kh * s->kw * s->in, width = min(PANEL, s->out - p * PANEL), blocked = width == PANEL ? depth / 8 * 8 : 0;
-  float *to = packed + p * depth * PANEL;
   const float *from = w + p * PANEL * depth;
   for (int64_t k = 0; k < blocked; k += 8)
     for (int64_t l = 0; l < PANEL; l += 8) transpose8(to + k * PANEL + l, PANEL, from + l * depth + k, depth);
   for (int64_t k = blocked; k < depth; k++)
     for (int64_t l = 0; l < PANEL; l++) to[k * PANEL + l] = l < width ? from[l * depth + k] : 0;
 }
+static void pack_forward(const correlation *c, const conv_shape *s, float *to, const float *w, int64_t p) {
+  (void)c;
+  ty_pack_weights(s, to, w, p);
+}
 
 int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float *w) {
-  int64_t depth = s->kh * s->kw * s->in, panels = panels_of(s->out), bytes = panels * depth * PANEL * (int64_t)sizeof(float);
   if (s->n * s->out == 0) return 0;
-  float *packed = ty_alloc(bytes);
-  if (!packed) return no_memory("conv2d", bytes);
-  correlation c = {.x = x, .y = y, .weights = packed, .n = s->n, .in = s->in, .out = s->out,
+  correlation c = {.x = x, .y = y, .n = s->n, .in = s->in, .out = s->out, .pack = pack_forward,
                    .h = {s->oh, s->stride, -s->padding, s->kh, s->h}, .w = {s->ow, s->stride, -s->padding, s->kw, s->w},
                    .x_image = s->h * s->w * s->in, .x_row = s->w * s->in, .x_pixel = s->in,
                    .y_image = s->oh * s->ow * s->out, .y_row = s->ow * s->out, .y_pixel = s->out};
-#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
-  {
-#pragma omp for
-    for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
-    correlate(&c);
-  }
-  ty_free(packed, bytes);
-  return 0;
+  return run("conv2d", s, &c, 1, w);
 }
 
 /* ---- back_input ----
@@ -175,50 +208,34 @@ static axis phase_axis(int64_t remainder, int64_t stride, int64_t padding, int64
   return a;
 }
 
+static void pack_back_input(const correlation *c, const conv_shape *s, float *to, const float *w, int64_t p) {
+  int64_t width = min(PANEL, s->in - p * PANEL), step = s->kh * s->kw * s->in;
+  for (int64_t t = c->h.taps - 1; t >= 0; t--)
+    for (int64_t u = c->w.taps - 1; u >= 0; u--) {
+      const float *from = w + ((c->kh + t * s->stride) * s->kw + c->kw + u * s->stride) * s->in + p * PANEL;
+      for (int64_t o = 0; o < s->out; o++, to += PANEL, from += step)
+        for (int64_t l = 0; l < PANEL; l++) to[l] = l < width ? from[l] : 0;
+    }
+}
+
 int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const float *w) {
-  int64_t phases = s->stride * s->stride, panels = panels_of(s->in);
-  int64_t bytes = panels * s->kh * s->kw * s->out * PANEL * (int64_t)sizeof(float), list_bytes = phases * (int64_t)sizeof(correlation);
+  int64_t phases = s->stride * s->stride, list_bytes = phases * (int64_t)sizeof(correlation);
   if (s->n * s->in == 0) return 0;
-  float *packed = ty_alloc(bytes);
   correlation *list = ty_alloc(list_bytes);
-  if (!packed || !list) {
-    ty_free(packed, bytes);
-    ty_free(list, list_bytes);
-    return no_memory("conv2d_back_input", bytes + list_bytes);
-  }
-  float *next = packed;
+  if (!list) return no_memory("conv2d_back_input", list_bytes);
   for (int64_t i = 0; i < phases; i++) {
     int64_t row, col;
-    correlation c = {.x = dy, .weights = next, .n = s->n, .in = s->out, .out = s->in,
+    correlation c = {.x = dy, .n = s->n, .in = s->out, .out = s->in, .pack = pack_back_input, .kh = i / s->stride, .kw = i % s->stride,
                      .x_image = s->oh * s->ow * s->out, .x_row = s->ow * s->out, .x_pixel = s->out,
                      .y_image = s->h * s->w * s->in, .y_row = s->stride * s->w * s->in, .y_pixel = s->stride * s->in};
-    c.h = phase_axis(i / s->stride, s->stride, s->padding, s->kh, s->h, s->oh, &row);
-    c.w = phase_axis(i % s->stride, s->stride, s->padding, s->kw, s->w, s->ow, &col);
+    c.h = phase_axis(c.kh, s->stride, s->padding, s->kh, s->h, s->oh, &row);
+    c.w = phase_axis(c.kw, s->stride, s->padding, s->kw, s->w, s->ow, &col);
     c.y = dx + (row * s->w + col) * s->in;
-    next += panels * c.h.taps * c.w.taps * s->out * PANEL;
     list[i] = c;
   }
-#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
-  {
-#pragma omp for
-    for (int64_t item = 0; item < phases * panels; item++) {
-      int64_t i = item / panels, p = item % panels, width = min(PANEL, s->in - p * PANEL);
-      const correlation *c = list + i;
-      float *to = (float *)c->weights + p * c->h.taps * c->w.taps * s->out * PANEL;
-      for (int64_t t = c->h.taps - 1; t >= 0; t--)
-        for (int64_t u = c->w.taps - 1; u >= 0; u--) {
-          int64_t kh = i / s->stride + t * s->stride, kw = i % s->stride + u * s->stride;
-          for (int64_t o = 0; o < s->out; o++, to += PANEL) {
-            const float *from = w + ((o * s->kh + kh) * s->kw + kw) * s->in + p * PANEL;
-            for (int64_t l = 0; l < PANEL; l++) to[l] = l < width ? from[l] : 0;
-          }
-        }
-    }
-    for (int64_t i = 0; i < phases; i++) correlate(list + i);
-  }
-  ty_free(packed, bytes);
+  int failed = run("conv2d_back_input", s, list, phases, w);
   ty_free(list, list_bytes);
-  return 0;
+  return failed;
 }
 
 /* ---- back_weight ----

@@ -182,28 +182,29 @@ static void transform_outputs(float *points, int64_t plane, int64_t tile_step, i
 
 /* ---- forward, and back_input as the forward of the mirrored weights ---- */
 
-/* y (n, oh, ow, out) from tiles of x. weights: tap (kh, kw) of input i for 16 outputs is at weights + panel*panel_step + tap*tap_step +
- * i*input_step. */
+/* y (n, oh, ow, out) from tiles of x. Tap (kh, kw) of input i for 16 outputs is at weights + panel*panel_step + tap*tap_step + i*input_step;
+ * forward weights are brought into that form by the core that needs a panel, just before. */
 typedef struct {
+  const conv_shape *s;
   tiling in;
   float *y;
   const float *weights;
   int64_t n, out, oh, ow, panel_step, tap_step, input_step;
-  int mirrored;
+  int forward;
 } filtering;
 
-/* u[point][in][16] for panel p. */
-PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, int64_t p) {
+/* u[point][in][16] from one panel of weights, mirrored unless forward. */
+PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, const float *weights) {
   int64_t in = f->in.channels;
   for (int64_t i = 0; i < in; i++) {
-    const float *ahead = f->weights + p * f->panel_step + (i + WEIGHTS_AHEAD) * f->input_step;
+    const float *ahead = weights + (i + WEIGHTS_AHEAD) * f->input_step;
     UNROLL for (int tap = 0; tap < 9; tap++) __builtin_prefetch(ahead + tap * f->tap_step);
     for (int64_t lane = 0; lane < PANEL; lane += LANES) {
-      const float *w = f->weights + p * f->panel_step + i * f->input_step + lane;
+      const float *w = weights + i * f->input_step + lane;
       vec half[3][MAX_PATCH];
       UNROLL for (int r = 0; r < 3; r++) {
         vec g[3];
-        UNROLL for (int c = 0; c < 3; c++) g[c] = load(w + (f->mirrored ? 8 - r * 3 - c : r * 3 + c) * f->tap_step);
+        UNROLL for (int c = 0; c < 3; c++) g[c] = load(w + (f->forward ? r * 3 + c : 8 - r * 3 - c) * f->tap_step);
         weight_points(n, half[r], g);
       }
       UNROLL for (int c = 0; c < n + 2; c++) {
@@ -214,9 +215,15 @@ PANEL_INLINE void transform_weights_of(int n, float *u, const filtering *f, int6
     }
   }
 }
-static void transform_weights(float *u, const filtering *f, int64_t p) {
-  if (f->in.columns == 4) transform_weights_of(4, u, f, p);
-  else transform_weights_of(2, u, f, p);
+/* For panel p; packed: room for 9*in*16 floats when forward. */
+static void transform_weights(float *u, const filtering *f, float *packed, int64_t p) {
+  const float *weights = f->weights + p * f->panel_step;
+  if (f->forward) {
+    ty_pack_weights(f->s, packed, f->weights, p);
+    weights = packed;
+  }
+  if (f->in.columns == 4) transform_weights_of(4, u, f, weights);
+  else transform_weights_of(2, u, f, weights);
 }
 
 /* Where tile t of the batch begins in y, for panel p. */
@@ -286,10 +293,10 @@ static void transform_tile_rows(const filtering *f, float *points, int64_t plane
 }
 
 /* Many tiles: the transformed weights are kept, and each block of tiles goes through all panels while it is in a core's cache. */
-static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t plane, int64_t block_rows, float *m) {
+static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t plane, int64_t block_rows, float *m, float *packed) {
   int64_t rows = f->n * f->in.tile_rows, panels = panels_of(f->out), u_panel = points_of(f->in.columns) * f->in.channels * PANEL;
 #pragma omp for
-  for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, p);
+  for (int64_t p = 0; p < panels; p++) transform_weights(u + p * u_panel, f, packed, p);
 #pragma omp for schedule(static)
   for (int64_t first = 0; first < rows; first += block_rows) {
     if (ty_is_unwanted()) continue;
@@ -301,7 +308,7 @@ static void filter_by_tiles(const filtering *f, float *u, float *points, int64_t
 }
 
 /* Few tiles, large weights: the transformed inputs are kept, and each panel's weights go through all tiles while they are in a cache. */
-static void filter_by_panels(const filtering *f, float *u, float *points, int64_t plane, int64_t chunk_rows, float *m, int *ended) {
+static void filter_by_panels(const filtering *f, float *u, float *points, int64_t plane, int64_t chunk_rows, float *m, float *packed, int *ended) {
   int64_t in = f->in.channels, rows = f->n * f->in.tile_rows, panels = panels_of(f->out);
   for (int64_t first = 0; first < rows; first += chunk_rows) {
     int64_t count = min(chunk_rows, rows - first), tiles = count * f->in.tile_columns;
@@ -316,7 +323,7 @@ static void filter_by_panels(const filtering *f, float *u, float *points, int64_
     for (int64_t item = 0; item < panels * pieces; item++) {
       if (ty_is_unwanted()) continue;
       int64_t p = item / pieces, piece = item % pieces, end = (piece + 1) * tiles / pieces;
-      transform_weights(u, f, p);
+      transform_weights(u, f, packed, p);
       for (int64_t t = piece * tiles / pieces, some; t < end; t += some) {
         some = ceil_div(end - t, ceil_div(end - t, PRODUCT_TILES));
         some = min(end - t, ceil_div(some, PIXELS) * PIXELS);
@@ -334,8 +341,7 @@ static int64_t block_rows_of(int64_t tiles, int64_t tile_bytes) {
   return best;
 }
 
-/* pack: the weights are those of a forward convolution and are first brought into panels. */
-static int filter(const char *op, filtering *f, const conv_shape *s, const float *w, int pack) {
+static int filter(const char *op, filtering *f) {
   int64_t in = f->in.channels, tiles = f->in.tile_columns, planes = points_of(f->in.columns), panels = panels_of(f->out);
   int64_t rows = f->n * f->in.tile_rows, threads = omp_get_max_threads(), tile_bytes = planes * in * (int64_t)sizeof(float);
   int64_t block_rows = block_rows_of(tiles, tile_bytes);
@@ -343,23 +349,19 @@ static int filter(const char *op, filtering *f, const conv_shape *s, const float
   int64_t chunk_rows = max(1, CHUNK_BYTES / (tiles * tile_bytes));
   chunk_rows = ceil_div(rows, ceil_div(rows, chunk_rows));
   int64_t plane = (by_tiles ? block_rows : chunk_rows) * tiles * in + SKEW, u_panel = planes * in * PANEL;
-  int64_t m_size = planes * (PRODUCT_TILES * PANEL + SKEW), packed_size = pack ? panels * 9 * in * PANEL : 0;
+  int64_t m_size = planes * (PRODUCT_TILES * PANEL + SKEW), packed_size = f->forward ? 9 * in * PANEL : 0;
   int64_t points_size = (by_tiles ? threads : 1) * planes * plane, u_size = (by_tiles ? panels : threads) * u_panel;
-  int64_t bytes = (points_size + u_size + threads * m_size + packed_size + in) * (int64_t)sizeof(float);
+  int64_t bytes = (points_size + u_size + threads * (m_size + packed_size) + in) * (int64_t)sizeof(float);
   float *points = ty_alloc(bytes), *u = points + points_size, *m = u + u_size, *packed = m + threads * m_size;
   if (!points) return no_memory(op, bytes);
-  f->in.zeros = memset(packed + packed_size, 0, (size_t)in * sizeof(float));
-  f->weights = pack ? packed : w;
+  f->in.zeros = memset(packed + threads * packed_size, 0, (size_t)in * sizeof(float));
   int ended = 0;
-#pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
+#pragma omp parallel if (conv_work(f->s) > PARALLEL_WORK)
   {
     int64_t id = omp_get_thread_num();
-    if (pack) {
-#pragma omp for
-      for (int64_t p = 0; p < panels; p++) ty_pack_weights(s, packed, w, p);
-    }
-    if (by_tiles) filter_by_tiles(f, u, points + id * planes * plane, plane, block_rows, m + id * m_size);
-    else filter_by_panels(f, u + id * u_panel, points, plane, chunk_rows, m + id * m_size, &ended);
+    float *my_m = m + id * m_size, *my_packed = packed + id * packed_size;
+    if (by_tiles) filter_by_tiles(f, u, points + id * planes * plane, plane, block_rows, my_m, my_packed);
+    else filter_by_panels(f, u + id * u_panel, points, plane, chunk_rows, my_m, my_packed, &ended);
   }
   ty_free(points, bytes);
   return 0;
@@ -371,15 +373,15 @@ static tiling tiles_of(const float *x, int64_t h, int64_t w, int64_t channels, i
 }
 
 int ty_winograd_forward(const conv_shape *s, int columns, float *y, const float *x, const float *w) {
-  filtering f = {.in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, columns), .y = y, .n = s->n, .out = s->out,
-                 .oh = s->oh, .ow = s->ow, .panel_step = 9 * s->in * PANEL, .tap_step = s->in * PANEL, .input_step = PANEL};
-  return filter("conv2d", &f, s, w, 1);
+  filtering f = {.s = s, .in = tiles_of(x, s->h, s->w, s->in, s->oh, s->ow, s->padding, columns), .y = y, .weights = w, .n = s->n, .out = s->out,
+                 .oh = s->oh, .ow = s->ow, .tap_step = s->in * PANEL, .input_step = PANEL, .forward = 1};
+  return filter("conv2d", &f);
 }
 
 int ty_winograd_back_input(const conv_shape *s, int columns, float *dx, const float *dy, const float *w) {
-  filtering f = {.in = tiles_of(dy, s->oh, s->ow, s->out, s->h, s->w, 2 - s->padding, columns), .y = dx, .n = s->n, .out = s->in,
-                 .oh = s->h, .ow = s->w, .panel_step = PANEL, .tap_step = s->in, .input_step = 9 * s->in, .mirrored = 1};
-  return filter("conv2d_back_input", &f, s, w, 0);
+  filtering f = {.s = s, .in = tiles_of(dy, s->oh, s->ow, s->out, s->h, s->w, 2 - s->padding, columns), .y = dx, .weights = w, .n = s->n,
+                 .out = s->in, .oh = s->h, .ow = s->w, .panel_step = PANEL, .tap_step = s->in, .input_step = 9 * s->in};
+  return filter("conv2d_back_input", &f);
 }
 
 /* ---- back_weight ---- */
