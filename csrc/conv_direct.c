@@ -334,16 +334,28 @@ static band_size band_of(const packing *k) {
   return (band_size){height, height < k->s->oh ? 1 : max(1, BAND_PIXELS / (k->s->oh * k->s->ow))};
 }
 
+/* Of the outputs first .. first + *count, those whose input at `tap` is no padding: returns the first and changes *count. */
+static int64_t inside(int64_t first, int64_t *count, int64_t tap, int64_t stride, int64_t padding, int64_t size) {
+  int64_t begin = max(first, padding > tap ? ceil_div(padding - tap, stride) : 0);
+  int64_t end = min(first + *count, size + padding > tap ? (size - 1 + padding - tap) / stride + 1 : 0);
+  *count = max(0, end - begin);
+  return begin;
+}
+
 /* g[run][row][16] = or, unless first, += the sums over output rows r .. r + height of packed images n .. n + count. */
 static void weight_band(const packing *k, float *g, const weight_piece *w, int64_t n, int64_t count, int64_t r, int64_t height, int first) {
   const conv_shape *s = k->s;
   int64_t a_row = k->columns * k->width, a_image = k->rows * a_row, b_row = s->ow * k->dy_pixel, b_image = s->oh * b_row;
   int64_t a_step[3] = {a_image, k->row_step * a_row, k->column_step * k->width};
-  pixel_loops loops = {{count, height, s->ow}, {a_step[0], a_step[1], a_step[2]}, {b_image, b_row, k->dy_pixel}};
-  if (s->ow < count) loops = (pixel_loops){{height, s->ow, count}, {a_step[1], a_step[2], a_step[0]}, {b_row, k->dy_pixel, b_image}};
-  const float *a = k->x + (w->block * k->images + n) * a_image + (r * k->row_step + w->kh) * a_row;
-  const float *b = k->dy + w->panel * k->dy_panel + n * b_image + r * b_row;
-  for (int64_t u = 0; u < w->runs; u++) panel_outer(g + u * w->rows * PANEL, a + u * k->width, b, &loops, w->rows, first);
+  r = inside(r, &height, w->kh, s->stride, s->padding, s->h);
+  for (int64_t u = 0; u < w->runs; u++) {
+    int64_t columns = s->ow, q = k->narrow ? 0 : inside(0, &columns, u, s->stride, s->padding, s->w);
+    pixel_loops loops = {{count, height, columns}, {a_step[0], a_step[1], a_step[2]}, {b_image, b_row, k->dy_pixel}};
+    if (columns < count) loops = (pixel_loops){{height, columns, count}, {a_step[1], a_step[2], a_step[0]}, {b_row, k->dy_pixel, b_image}};
+    const float *a = k->x + (w->block * k->images + n) * a_image + (r * k->row_step + w->kh) * a_row + (q * k->column_step + u) * k->width;
+    const float *b = k->dy + w->panel * k->dy_panel + n * b_image + r * b_row + q * k->dy_pixel;
+    panel_outer(g + u * w->rows * PANEL, a, b, &loops, w->rows, first);
+  }
 }
 
 /* to[o][r] = or, when add, += from[r][o] for `rows` rows and `width` outputs; step is the distance of outputs in to. */

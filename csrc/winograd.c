@@ -14,7 +14,7 @@
 enum {
   TILE_ROWS = 4, PATCH_ROWS = 6, MAX_COLUMNS = 4, MAX_PATCH = 6, MAX_POINTS = 36,
   MIN_BLOCK = 24, MAX_BLOCK = 48, /* tiles that stay in a core's second-level cache, transformed, and their products */
-  BLOCK_BYTES = 512 << 10, /* their transformed inputs at most, else each panel of weights passes through all tiles instead */
+  BLOCK_BYTES = 640 << 10, /* their transformed inputs at most, else each panel of weights passes through all tiles instead */
   PRODUCT_TILES = 120,    /* then: tiles whose products with one panel stay in that cache */
   CHUNK_BYTES = 8 << 20,  /* transformed images that the cores share */
   BAND_TILES = 240,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
