@@ -12,6 +12,7 @@ enum {
   CHUNK_PIXELS = 240,      /* pixels that meet one piece of the weights, a multiple of PIXELS */
   PIECE = 256,             /* values of one dot product: its weights stay in the first-level cache */
   OWN_BYTES = 512 << 10,   /* input that meets each panel of weights as a whole, when it is not larger */
+  SKEW = 16,               /* floats between its images, so that their pixels do not fall on one cache set */
   BAND_PIXELS = 256,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
   PACKED_BYTES = 4 << 20,  /* of the weight gradient: packed images that the cores share */
   PART_BYTES = 1 << 20     /* of the weight gradient: packed images of one core */
@@ -144,7 +145,8 @@ static int run(const char *op, const conv_shape *s, correlation *list, int64_t c
     largest = max(largest, panel_size(list + i));
   }
   int own = list->n * list->x_image * (int64_t)sizeof(float) <= OWN_BYTES && count * panels >= 2 * omp_get_max_threads();
-  int64_t bytes = (own ? omp_get_max_threads() * largest : size) * (int64_t)sizeof(float);
+  int64_t n = list->n, image = list->x_image + SKEW, my_size = largest + n * image;
+  int64_t bytes = (own ? omp_get_max_threads() * my_size : size) * (int64_t)sizeof(float);
   float *packed = ty_alloc(bytes), *next = packed;
   if (!packed) return no_memory(op, bytes);
   for (int64_t i = 0; i < count; i++) {
@@ -153,7 +155,8 @@ static int run(const char *op, const conv_shape *s, correlation *list, int64_t c
   }
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
-    float *mine = packed + omp_get_thread_num() * largest;
+    float *mine = packed + omp_get_thread_num() * my_size, *x = mine + largest;
+    for (int64_t i = 0; i < n && own; i++) memcpy(x + i * image, list->x + i * list->x_image, (size_t)list->x_image * sizeof *x);
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < count * panels; item++) {
       if (ty_is_unwanted()) continue;
@@ -162,6 +165,8 @@ static int run(const char *op, const conv_shape *s, correlation *list, int64_t c
       c.pack(&c, s, own ? mine : c.weights + at, w, p);
       if (!own) continue;
       c.weights = mine - at;
+      c.x = x;
+      c.x_image = image;
       correlate_piece(&c, 0, c.n, 0, c.h.count, p, p + 1);
     }
     for (int64_t i = 0; i < count && !own; i++) correlate(list + i);
