@@ -345,7 +345,8 @@ static int filter(const char *op, filtering *f) {
   int64_t in = f->in.channels, tiles = f->in.tile_columns, planes = points_of(f->in.columns), panels = panels_of(f->out);
   int64_t rows = f->n * f->in.tile_rows, threads = omp_get_max_threads(), tile_bytes = planes * in * (int64_t)sizeof(float);
   int64_t block_rows = block_rows_of(tiles, tile_bytes);
-  int by_tiles = tiles <= PRODUCT_TILES && rows >= 2 * threads * block_rows && max(MIN_BLOCK, block_rows * tiles) * tile_bytes <= BLOCK_BYTES;
+  int by_tiles = tiles <= PRODUCT_TILES && rows >= 2 * threads * block_rows && rows * tiles >= f->out &&
+    max(MIN_BLOCK, block_rows * tiles) * tile_bytes <= BLOCK_BYTES;
   int64_t chunk_rows = max(1, CHUNK_BYTES / (tiles * tile_bytes));
   chunk_rows = ceil_div(rows, ceil_div(rows, chunk_rows));
   int64_t plane = (by_tiles ? block_rows : chunk_rows) * tiles * in + SKEW, u_panel = planes * in * PANEL;
