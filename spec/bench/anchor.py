@@ -159,14 +159,14 @@ def tiny(back):
     x, y, dy = torch.ones(1, requires_grad=True), torch.ones(1), torch.ones(1)
 
     def work():
-        for _ in range(50):
+        for _ in range(250):
             z = x
             for _ in range(100):
                 z = z + y
             if back:
                 x.grad = None
                 z.backward(dy)
-    return lambda layout: seconds(work) / 5000
+    return lambda layout: seconds(work) / 25000
 
 
 if __name__ == '__main__':

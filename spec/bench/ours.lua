@@ -94,7 +94,7 @@ function kinds.adam(width)
 end
 
 -- Sums of two tensors of one element, 100 in a chain that records gradients; seconds of one op.
-local CHAIN, CHAINS = 100, 200
+local CHAIN, CHAINS = 100, 1000
 function kinds.tiny(back)
   local x, y = tycho.ones({ 1 }):requires_grad_(), tycho.ones { 1 }
   local dy = tycho.ones { 1 }
