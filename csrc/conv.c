@@ -3,8 +3,6 @@
  * No bias, groups or dilation. */
 #include "accept.h"
 
-enum { ADD_BLOCK = 512 }; /* sums that stay in the first-level cache */
-
 static int exact;
 int ty_set_exact(int on) {
   exact = on != 0;
@@ -77,16 +75,6 @@ static int back_weight(const conv_shape *s, real *dw, const real *dy, const real
 }
 
 #else
-
-void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size) {
-#pragma omp for
-  for (int64_t at = 0; at < size; at += ADD_BLOCK) {
-    int64_t end = size - at < ADD_BLOCK ? size : at + ADD_BLOCK;
-    for (int64_t i = at; i < end; i++) dw[i] = sums[i];
-    for (int64_t part = 1; part < parts; part++)
-      for (int64_t i = at; i < end; i++) dw[i] += sums[part * size + i];
-  }
-}
 
 /* Tiles of 4x2 round no more than direct summation, tiles of 4x4 two to three times as much. A forward pass with a gradient takes the exact
  * kind: its error decides which ReLUs are open, and one that flips changes a gradient by far more than its own rounding. Backward errors only

@@ -31,11 +31,10 @@ static inline int64_t parts_of(int64_t values, int64_t weights, int64_t most) {
   return parts < MIN_PARTS ? 0 : parts;
 }
 
-/* conv.c. dw[i] = sum of sums[part][i] in order, by the threads of the enclosing parallel region. */
-void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size);
-
 /* conv_direct.c. The weights of outputs 16p..16p+15 as to[kh][kw][in][16], missing outputs zero. */
 void ty_pack_weights(const conv_shape *s, float *to, const float *w, int64_t p);
+/* dw[i] = sum of sums[part][i] in order, by the threads of the enclosing parallel region. */
+void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size);
 /* Each fails only when there is no memory for its scratch. */
 int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float *w);
 int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);

@@ -15,7 +15,8 @@ enum {
   SKEW = 16,               /* floats between its images, so that their pixels do not fall on one cache set */
   BAND_PIXELS = 256,       /* of the weight gradient: a band of one panel of dy stays in the first-level cache */
   PACKED_BYTES = 4 << 20,  /* of the weight gradient: packed images that the cores share */
-  PART_BYTES = 1 << 20     /* of the weight gradient: packed images of one core */
+  PART_BYTES = 1 << 20,    /* of the weight gradient: packed images of one core */
+  ADD_BLOCK = 512          /* sums of parts that stay in the first-level cache */
 };
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -384,6 +385,16 @@ static void store_piece(const packing *k, float *dw, const float *g, const weigh
   for (int64_t u = 0; u < w->runs; u++)
     store_weights(dw + w->panel * PANEL * size + (w->kh * s->kw + u) * s->in + w->block * PANEL, size, g + u * w->rows * PANEL, w->rows,
                   min(PANEL, s->out - w->panel * PANEL), add);
+}
+
+void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size) {
+#pragma omp for
+  for (int64_t at = 0; at < size; at += ADD_BLOCK) {
+    int64_t end = size - at < ADD_BLOCK ? size : at + ADD_BLOCK;
+    for (int64_t i = at; i < end; i++) dw[i] = sums[i];
+    for (int64_t part = 1; part < parts; part++)
+      for (int64_t i = at; i < end; i++) dw[i] += sums[part * size + i];
+  }
 }
 
 /* Many pixels, few weights: every part of the images is one core's from packing to weights. */
