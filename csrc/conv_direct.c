@@ -390,6 +390,7 @@ static void store_piece(const packing *k, float *dw, const float *g, const weigh
 void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size) {
 #pragma omp for
   for (int64_t at = 0; at < size; at += ADD_BLOCK) {
+    if (ty_is_unwanted()) continue;
     int64_t end = size - at < ADD_BLOCK ? size : at + ADD_BLOCK;
     for (int64_t i = at; i < end; i++) dw[i] = sums[i];
     for (int64_t part = 1; part < parts; part++)

@@ -37,6 +37,10 @@ local cases = {
     return { 4, 32, 64, 64 }, function(C, dx) return C.ty_conv2d_back_input(dx, dy.c, w.c, 1, 1) end
   end,
   ['the gradient of weights by tiles'] = function(dtype)
+    local x = image({ 2, 128, 16, 16 }, dtype)
+    return { 128, 128, 3, 3 }, function(C, dw) return C.ty_conv2d_back_weight(dw, x.c, x.c, 1, 1) end
+  end,
+  ['the gradient of weights in parts'] = function(dtype)
     local x = image({ 4, 32, 128, 128 }, dtype)
     return { 32, 32, 3, 3 }, function(C, dw) return C.ty_conv2d_back_weight(dw, x.c, x.c, 1, 1) end
   end,
