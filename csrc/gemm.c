@@ -64,7 +64,7 @@ static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t 
 }
 
 /* Multiplications between two looks at whether the product is still wanted: a fraction of a second. */
-static const double SLICE = 4e9;
+static const double SLICE = 1.7e10;
 
 /* The same in halves of y, and halves of these, until one takes no longer than that. */
 static int multiply_in_slices(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t N, int64_t K, real beta) {
