@@ -9,7 +9,7 @@
 enum {
   ITEMS_PER_THREAD = 4,    /* pieces of work per thread, for balance */
   GROUP_BYTES = 1 << 18,   /* input of one piece of work: what stays in a core's second-level cache */
-  CHUNK_PIXELS = 240,      /* pixels that meet one piece of the weights, a multiple of PIXELS */
+  CHUNK_PIXELS = 240,      /* pixels that meet one piece of the weights */
   PIECE = 256,             /* values of one dot product: its weights stay in the first-level cache */
   OWN_BYTES = 512 << 10,   /* input that meets each panel of weights as a whole, when it is not larger */
   SKEW = 16,               /* floats between its images, so that their pixels do not fall on one cache set */
@@ -86,10 +86,9 @@ static void correlate_span(const correlation *c, const span *row, const span *co
   float *y_at[CHUNK_PIXELS];
   for (int64_t done = 0; done < total; done += CHUNK_PIXELS) {
     int64_t count = min(CHUNK_PIXELS, total - done), blocks = ceil_div(count, PIXELS);
-    for (int64_t t = 0; t < blocks * PIXELS; t++) {
+    for (int64_t t = 0; t < count; t++) {
       a_at[t] = x + i * c->x_image + j * c->h.step * c->x_row + k * c->w.step * c->x_pixel;
       y_at[t] = y + i * c->y_image + j * c->y_row + k * c->y_pixel;
-      if (t >= count - 1 && done + count == total) continue; /* the last pixel fills the block */
       if (++k == col->count) {
         k = 0;
         if (++j == row->count) j = 0, i++;
@@ -101,8 +100,10 @@ static void correlate_span(const correlation *c, const span *row, const span *co
           int64_t from = s * run / splits;
           dot_depth d = {min(together, row->taps - r), (s + 1) * run / splits - from, c->x_row, b_row};
           const float *b = weights + p * b_panel + r * b_row + from * PANEL;
-          for (int64_t t = 0; t < blocks; t++)
-            panel_dot(y_at + t * PIXELS, p * PANEL, a_at + t * PIXELS, r * c->x_row + from, b, &d, min(PANEL, c->out - p * PANEL), r + s > 0);
+          for (int64_t t = 0; t < blocks; t++) {
+            int64_t first = t * count / blocks, some = (t + 1) * count / blocks - first;
+            panel_dot(some, y_at + first, p * PANEL, a_at + first, r * c->x_row + from, b, &d, min(PANEL, c->out - p * PANEL), r + s > 0);
+          }
         }
   }
 }

@@ -51,13 +51,12 @@ static inline void transpose8(float *to, int64_t to_step, const float *from, int
 /* What one dot product runs over: `rows` runs of `run` values; the next run of a is a_row floats on, of b b_row floats. */
 typedef struct { int64_t rows, run, a_row, b_row; } dot_depth;
 
-/* y[p][y_at + 0..width) = or, when add, += sum over d of a[p][a_at + k] * b[k][0..16), for PIXELS pixels p. width <= 16. */
-PANEL_LOOP void panel_dot(float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b, const dot_depth *d, int64_t width,
-                          int add) {
+PANEL_INLINE void panel_dot_of(int pixels, float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b, const dot_depth *d,
+                               int64_t width, int add) {
   vec sum[PIXELS][VECTORS];
   const float *at[PIXELS];
   int64_t rows = d->rows, run = d->run, a_row = d->a_row, b_row = d->b_row;
-  UNROLL for (int p = 0; p < PIXELS; p++) {
+  UNROLL for (int p = 0; p < pixels; p++) {
     at[p] = a[p] + a_at;
     UNROLL for (int v = 0; v < VECTORS; v++) sum[p][v] = (vec){0};
   }
@@ -65,28 +64,63 @@ PANEL_LOOP void panel_dot(float *const *y, int64_t y_at, const float *const *a, 
     for (int64_t k = 0; k < run; k++) {
       vec w[VECTORS];
       UNROLL for (int v = 0; v < VECTORS; v++) w[v] = *(const vec *)(b + k * PANEL + v * LANES);
-      UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int p = 0; p < pixels; p++)
         UNROLL for (int v = 0; v < VECTORS; v++) sum[p][v] += at[p][k] * w[v];
     }
-    UNROLL for (int p = 0; p < PIXELS; p++) at[p] += a_row;
+    UNROLL for (int p = 0; p < pixels; p++) at[p] += a_row;
   }
   if (width == PANEL && !add) {
-    UNROLL for (int p = 0; p < PIXELS; p++)
+    UNROLL for (int p = 0; p < pixels; p++)
       UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(y[p] + y_at + v * LANES) = sum[p][v];
   } else if (width == PANEL) {
-    vec old[PIXELS][VECTORS]; /* all read first: a pixel that fills the block stands in it more than once */
-    UNROLL for (int p = 0; p < PIXELS; p++)
-      UNROLL for (int v = 0; v < VECTORS; v++) old[p][v] = sum[p][v] + *(const vec *)(y[p] + y_at + v * LANES);
-    UNROLL for (int p = 0; p < PIXELS; p++)
-      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(y[p] + y_at + v * LANES) = old[p][v];
+    UNROLL for (int p = 0; p < pixels; p++)
+      UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(y[p] + y_at + v * LANES) += sum[p][v];
   } else {
     float all[PIXELS][PANEL];
-    UNROLL for (int p = 0; p < PIXELS; p++)
+    UNROLL for (int p = 0; p < pixels; p++)
       UNROLL for (int v = 0; v < VECTORS; v++) *(vec *)(all[p] + v * LANES) = sum[p][v];
-    for (int p = 0; p < PIXELS && add; p++)
-      for (int64_t i = 0; i < width; i++) all[p][i] += y[p][y_at + i];
-    for (int p = 0; p < PIXELS; p++) memcpy(y[p] + y_at, all[p], (size_t)width * sizeof(float));
+    for (int p = 0; p < pixels; p++)
+      for (int64_t i = 0; i < width; i++) y[p][y_at + i] = all[p][i] + (add ? y[p][y_at + i] : 0);
   }
+}
+#define DOT(pixels) \
+  PANEL_LOOP void panel_dot_##pixels(float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b, const dot_depth *d, \
+                                     int64_t width, int add) { \
+    panel_dot_of(pixels, y, y_at, a, a_at, b, d, width, add); \
+  }
+DOT(1)
+DOT(2)
+#if defined(__AVX__) || defined(__aarch64__)
+DOT(3)
+DOT(4)
+DOT(5)
+DOT(6)
+#endif
+#if defined(__AVX512F__)
+DOT(7)
+DOT(8)
+DOT(9)
+DOT(10)
+DOT(11)
+DOT(12)
+#endif
+#undef DOT
+typedef void dot_loop(float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b, const dot_depth *d, int64_t width,
+                      int add);
+static dot_loop *const panel_dot_pixels[PIXELS + 1] = {
+  NULL, panel_dot_1, panel_dot_2,
+#if defined(__AVX__) || defined(__aarch64__)
+  panel_dot_3, panel_dot_4, panel_dot_5, panel_dot_6,
+#endif
+#if defined(__AVX512F__)
+  panel_dot_7, panel_dot_8, panel_dot_9, panel_dot_10, panel_dot_11, panel_dot_12,
+#endif
+};
+
+/* y[p][y_at + 0..width) = or, when add, += sum over d of a[p][a_at + k] * b[k][0..16), for `count` pixels p, at most PIXELS. width <= 16. */
+static inline void panel_dot(int64_t count, float *const *y, int64_t y_at, const float *const *a, int64_t a_at, const float *b,
+                             const dot_depth *d, int64_t width, int add) {
+  panel_dot_pixels[count](y, y_at, a, a_at, b, d, width, add);
 }
 
 /* Three nested loops over pixels: how often, and how far a and b move each time. The last is the innermost. */

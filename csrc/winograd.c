@@ -262,25 +262,26 @@ static void write_tile(const filtering *f, const float *m, int64_t plane, int64_
 /* Tiles t0 .. t0 + count of the batch for panel p, count at most PRODUCT_TILES. Point xi of tile t0 + k is at points + xi*plane + k*in. */
 static void filter_tiles(const filtering *f, const float *points, int64_t plane, const float *u, float *m, int64_t t0, int64_t count,
                          int64_t p) {
-  int64_t in = f->in.channels, blocks = ceil_div(count, PIXELS), m_plane = blocks * PIXELS * PANEL + SKEW, planes = points_of(f->in.columns);
+  int64_t in = f->in.channels, blocks = ceil_div(count, PIXELS), m_plane = count * PANEL + SKEW, planes = points_of(f->in.columns);
   const float *a[PRODUCT_TILES];
   float *to[PRODUCT_TILES], *y[PRODUCT_TILES];
-  for (int64_t k = 0; k < blocks * PIXELS; k++) { /* the last tile fills the block */
-    a[k] = points + min(k, count - 1) * in;
-    to[k] = m + min(k, count - 1) * PANEL;
-    y[k] = tile_outputs(f, t0 + min(k, count - 1), p);
+  for (int64_t k = 0; k < count; k++) {
+    a[k] = points + k * in;
+    to[k] = m + k * PANEL;
+    y[k] = tile_outputs(f, t0 + k, p);
   }
   dot_depth d = {1, in, 0, 0};
   int64_t lines = ceil_div(in, blocks) * PANEL;
   for (int64_t xi = 0; xi < planes; xi++)
     for (int64_t k = 0; k < blocks; k++) {
+      int64_t first = k * count / blocks, some = (k + 1) * count / blocks - first;
       /* The next point's weights, and one pixel of each tile for writing. */
       const float *next = u + (xi + 1) * in * PANEL + k * lines;
       for (int64_t l = 0; l < lines; l += PANEL) __builtin_prefetch(next + l);
       if (xi < TILE_ROWS * f->in.columns)
-        UNROLL for (int i = 0; i < PIXELS; i++)
-          __builtin_prefetch(y[k * PIXELS + i] + (xi / f->in.columns * f->ow + xi % f->in.columns) * f->out, 1);
-      panel_dot(to + k * PIXELS, xi * m_plane, a + k * PIXELS, xi * plane, u + xi * in * PANEL, &d, PANEL, 0);
+        for (int64_t i = first; i < first + some; i++)
+          __builtin_prefetch(y[i] + (xi / f->in.columns * f->ow + xi % f->in.columns) * f->out, 1);
+      panel_dot(some, to + first, xi * m_plane, a + first, xi * plane, u + xi * in * PANEL, &d, PANEL, 0);
     }
   for (int64_t k = 0; k < count; k++) write_tile(f, m + k * PANEL, m_plane, t0 + k, p);
 }
@@ -333,7 +334,7 @@ static void filter_by_panels(const filtering *f, float *u, float *points, int64_
   }
 }
 
-/* Rows of `tiles` tiles in a block: the fewest that leave the fewest of the PIXELS unused that are multiplied together. */
+/* Rows of `tiles` tiles in a block: the fewest that fill the PIXELS best that are multiplied together. */
 static int64_t block_rows_of(int64_t tiles, int64_t tile_bytes) {
   int64_t best = 1;
   for (int64_t r = 2; r * tiles <= MAX_BLOCK && r * tiles * tile_bytes <= BLOCK_BYTES; r++)
