@@ -23,10 +23,6 @@ static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static int no_memory(const char *op, int64_t bytes) {
-  return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
-}
-
 /* ---- correlation: what forward and back_input have in common ---- */
 
 /* One axis: output j sees inputs j*step + start + tap for tap in [0, taps), of which those inside [0, size) exist. */
@@ -150,7 +146,7 @@ static int run(const char *op, const conv_shape *s, correlation *list, int64_t c
   int64_t n = list->n, image = list->x_image + SKEW, my_size = largest + n * image;
   int64_t bytes = (own ? omp_get_max_threads() * my_size : size) * (int64_t)sizeof(float);
   float *packed = ty_alloc(bytes), *next = packed;
-  if (!packed) return no_memory(op, bytes);
+  if (!packed) return ty_no_scratch(op, bytes);
   for (int64_t i = 0; i < count; i++) {
     list[i].weights = next;
     next += panels * panel_size(list + i);
@@ -229,7 +225,7 @@ int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const 
   int64_t phases = s->stride * s->stride, list_bytes = phases * (int64_t)sizeof(correlation);
   if (s->n * s->in == 0) return 0;
   correlation *list = ty_alloc(list_bytes);
-  if (!list) return no_memory("conv2d_back_input", list_bytes);
+  if (!list) return ty_no_scratch("conv2d_back_input", list_bytes);
   for (int64_t i = 0; i < phases; i++) {
     int64_t row, col;
     correlation c = {.x = dy, .n = s->n, .in = s->out, .out = s->in, .pack = pack_back_input, .kh = i / s->stride, .kw = i % s->stride,
@@ -407,7 +403,7 @@ static int weights_by_parts(packing k, float *dw, const float *dy, const float *
   int64_t own = images * image_size(&k) + pieces * piece;
   int64_t bytes = (parts * size + omp_get_max_threads() * own) * (int64_t)sizeof(float);
   float *sums = ty_alloc(bytes);
-  if (!sums) return no_memory("conv2d_back_weight", bytes);
+  if (!sums) return ty_no_scratch("conv2d_back_weight", bytes);
 #pragma omp parallel firstprivate(k) if (conv_work(s) > PARALLEL_WORK)
   {
     float *buffer = sums + parts * size + omp_get_thread_num() * own, *g = buffer + images * image_size(&k);
@@ -447,7 +443,7 @@ static int weights_by_pieces(packing k, float *dw, const float *dy, const float 
   images = ceil_div(s->n, ceil_div(s->n, images));
   int64_t bytes = (images * image_size(&k) + omp_get_max_threads() * piece) * (int64_t)sizeof(float);
   float *buffer = ty_alloc(bytes);
-  if (!buffer) return no_memory("conv2d_back_weight", bytes);
+  if (!buffer) return ty_no_scratch("conv2d_back_weight", bytes);
   float *scratch = buffer + images * image_size(&k);
   int ended = 0;
   pack_into(&k, buffer, images);

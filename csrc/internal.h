@@ -26,6 +26,9 @@ enum { TY_PARALLEL = 16384 };
 
 /* Leaves a sentence in ty_error() and returns 1. */
 int ty_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static inline int ty_no_scratch(const char *op, int64_t bytes) {
+  return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
+}
 /* Whether the result of the running op is not wanted any more. Stays so until the op has returned. */
 static inline int ty_is_unwanted(void) { return *ty_unwanted; }
 /* "(2, 3, 4)"; valid until the eighth next call on this thread. */

@@ -19,10 +19,6 @@ static grid grid_of(int64_t rows, int64_t channels) {
 }
 static int64_t rows_in(const grid *g, int64_t block) { return min(g->block_rows, g->rows - block * g->block_rows); }
 
-static int no_memory(const char *op, int64_t bytes) {
-  return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
-}
-
 /* ---- batch norm: forward ---- */
 
 /* sum[c] = sum of the rows, squares[c] = sum of their squared distances from the block's own mean. */
@@ -98,7 +94,7 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
   grid g = grid_of(size.rows, size.columns);
   int64_t bytes = (2 * g.blocks + 1) * g.channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * g.channels;
-  if (!parts) return no_memory(op, bytes);
+  if (!parts) return ty_no_scratch(op, bytes);
   const real *from = x->data, *w = weight->data;
   real *m = mean->data, *s = rstd->data, *moving_mean = running_mean ? running_mean->data : NULL;
   real *moving_var = running_var ? running_var->data : NULL;
@@ -142,7 +138,7 @@ int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight
   grid g = grid_of(size.rows, size.columns);
   int64_t bytes = g.channels * (int64_t)sizeof(real);
   real *scale = ty_alloc(bytes);
-  if (!scale) return no_memory(op, bytes);
+  if (!scale) return ty_no_scratch(op, bytes);
   const real *w = weight->data, *var = running_var->data;
   for (int64_t k = 0; k < g.channels; k++) scale[k] = (real)(w[k] / sqrt((double)var[k] + eps));
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
@@ -211,7 +207,7 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
   int64_t channels = g.channels;
   int64_t bytes = (2 * g.blocks + 3) * channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * channels, *shift = scale + channels, *slope = shift + channels;
-  if (!parts) return no_memory(op, bytes);
+  if (!parts) return ty_no_scratch(op, bytes);
   const real *m = mean->data, *w = weight->data, *s = rstd->data;
 #pragma omp parallel if (ty_numel(x) > TY_PARALLEL)
   {
@@ -300,7 +296,7 @@ int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, cons
   grid g = grid_of(size.rows, size.columns);
   int64_t bytes = 2 * g.blocks * g.channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes);
-  if (!parts) return no_memory(op, bytes);
+  if (!parts) return ty_no_scratch(op, bytes);
   const real *m = mean->data, *s = rstd->data;
 #pragma omp parallel if (ty_numel(x) > TY_PARALLEL)
   {

@@ -30,9 +30,6 @@ static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static vec load(const float *p) { return *(const vec *)p; }
 static void store(float *p, vec v) { *(vec *)p = v; }
-static int no_memory(const char *op, int64_t bytes) {
-  return ty_fail("%s: no memory for %lld bytes of scratch", op, (long long)bytes);
-}
 
 /* ---- the one-dimensional transforms for n = 4 or 2 outputs ---- */
 
@@ -355,7 +352,7 @@ static int filter(const char *op, filtering *f) {
   int64_t points_size = (by_tiles ? threads : 1) * planes * plane, u_size = (by_tiles ? panels : threads) * u_panel;
   int64_t bytes = (points_size + u_size + threads * (m_size + packed_size) + in) * (int64_t)sizeof(float);
   float *points = ty_alloc(bytes), *u = points + points_size, *m = u + u_size, *packed = m + threads * m_size;
-  if (!points) return no_memory(op, bytes);
+  if (!points) return ty_no_scratch(op, bytes);
   f->in.zeros = memset(packed + threads * packed_size, 0, (size_t)in * sizeof(float));
   int ended = 0;
 #pragma omp parallel if (conv_work(f->s) > PARALLEL_WORK)
@@ -448,7 +445,7 @@ static int weights_by_parts(const conv_shape *s, int columns, float *dw, const t
   int64_t u_size = planes * s->in * s->out, own = planes * (x.plane + dy.plane) + u_size;
   int64_t bytes = (parts * size + omp_get_max_threads() * own) * (int64_t)sizeof(float);
   float *sums = ty_alloc(bytes);
-  if (!sums) return no_memory("conv2d_back_weight", bytes);
+  if (!sums) return ty_no_scratch("conv2d_back_weight", bytes);
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
     float *x_points = sums + parts * size + omp_get_thread_num() * own, *dy_points = x_points + planes * x.plane;
@@ -484,7 +481,7 @@ static int weights_by_panels(const conv_shape *s, int columns, float *dw, const 
   int64_t u_size = planes * BLOCK_PANELS * PANEL * PANEL, threads = omp_get_max_threads();
   int64_t bytes = (planes * (x.plane + dy.plane) + threads * u_size) * (int64_t)sizeof(float);
   float *x_points = ty_alloc(bytes), *dy_points = x_points + planes * x.plane, *scratch = dy_points + planes * dy.plane;
-  if (!x_points) return no_memory("conv2d_back_weight", bytes);
+  if (!x_points) return ty_no_scratch("conv2d_back_weight", bytes);
   int ended = 0;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
@@ -520,7 +517,7 @@ int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const f
   tiling out = tiles_of(dy, s->oh, s->ow, s->out, s->oh, s->ow, 0, columns);
   int64_t channels = max(s->in, s->out), zeros_bytes = channels * (int64_t)sizeof(float);
   float *zeros = ty_alloc(zeros_bytes);
-  if (!zeros) return no_memory("conv2d_back_weight", zeros_bytes);
+  if (!zeros) return ty_no_scratch("conv2d_back_weight", zeros_bytes);
   in.zeros = out.zeros = memset(zeros, 0, (size_t)zeros_bytes);
   int64_t rows = s->n * in.tile_rows, chunk_rows = max(1, PART_TILES / in.tile_columns);
   int64_t parts = parts_of(rows * in.tile_columns * (s->in + s->out), s->in * s->out, ceil_div(rows, chunk_rows));
