@@ -68,7 +68,7 @@ deps:
 SHARED  = csrc/accept.c csrc/accept_layers.c csrc/check.c csrc/strided.c
 KERNELS = $(filter-out kernels/blas.cu kernels/dnn.cu,$(wildcard kernels/*.cu))
 HEADERS = $(wildcard kernels/*.h kernels/host/*.h csrc/*.h csrc/map.def)
-HOST_OBJ = $(patsubst %,$(BUILD)/obj/cuda-host/%.o,$(notdir $(KERNELS) $(wildcard kernels/host/*.cpp) $(SHARED) csrc/conv_direct.c))
+HOST_OBJ = $(patsubst %,$(BUILD)/obj/cuda-host/%.o,$(notdir $(KERNELS) $(wildcard kernels/host/*.cpp) $(SHARED) csrc/conv_direct.c csrc/conv_weights.c))
 # Jumps between the threads' stacks look like errors to the checks of _FORTIFY_SOURCE.
 HOST_FLAGS = $(filter-out -std=%,$(ALL_CFLAGS)) -DTY_DEVICE=TY_CUDA_HOST -DTYCHO_HOST -U_FORTIFY_SOURCE
 cuda-host: $(BUILD)/libtycho_cuda_host.so

@@ -33,17 +33,18 @@ static inline int64_t parts_of(int64_t values, int64_t weights, int64_t most) {
 
 /* conv_direct.c. The weights of outputs 16p..16p+15 as to[kh][kw][in][16], missing outputs zero. */
 void ty_pack_weights(const conv_shape *s, float *to, const float *w, int64_t p);
-/* dw[i] = sum of sums[part][i] in order, by the threads of the enclosing parallel region. */
-void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size);
 /* Each fails only when there is no memory for its scratch. */
 int ty_direct_forward(const conv_shape *s, float *y, const float *x, const float *w);
 int ty_direct_back_input(const conv_shape *s, float *dx, const float *dy, const float *w);
-int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x);
+
+/* conv_weights.c. dw[i] = sum of sums[part][i] in order, by the threads of the enclosing parallel region. */
+void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size);
+int ty_direct_back_weight(const conv_shape *s, float *dw, const float *dy, const float *x); /* as above */
 
 /* winograd.c: the same for some 3x3 convolutions of stride 1, by tiles of 4 x columns outputs. */
 int ty_winograd_columns(const conv_shape *s, int most); /* the fastest columns of 2 or 4, at most `most`; 0 when direct convolution is faster */
 int ty_winograd_forward(const conv_shape *s, int columns, float *y, const float *x, const float *w);
 int ty_winograd_back_input(const conv_shape *s, int columns, float *dx, const float *dy, const float *w);
-int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const float *dy, const float *x);
+int ty_winograd_back_weight(const conv_shape *s, int columns, float *dw, const float *dy, const float *x); /* winograd_weights.c */
 
 #endif

@@ -22,6 +22,9 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 #define PANEL_LOOP static __attribute__((noinline))
 #define UNROLL _Pragma("GCC unroll 16")
 
+static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t panels_of(int64_t channels) { return (channels + PANEL - 1) / PANEL; }
 
 /* to[c][0..8) = from[0..8)[c] for c in [0, 8): an 8x8 transposition; steps are floats between rows. */
