@@ -44,9 +44,11 @@ static int multiply(real *y, int64_t ld, matrix a, matrix b, int64_t M, int64_t 
   real *copy_a, *copy_b = NULL;
   operand oa, ob;
   int failed = describe(&oa, &copy_a, a, M, K) || describe(&ob, &copy_b, b, K, N);
-  /* Threads that share out the longer side of y, without a word between them, are up to a tenth faster than BLAS's own sharing: each packs the
-   * factor on that side in part and only the smaller one whole. */
-  int64_t threads = omp_in_parallel() ? 1 : ty_threads(), by_rows = M >= N, side = by_rows ? M : N, each = (side + threads - 1) / threads;
+  /* Threads that share out one side of y, without a word between them, are up to a tenth faster than BLAS's own sharing: each packs the factor
+   * on that side in part and the other one whole. That is the longer side, or the rows where a is transposed (measured). */
+  int64_t threads = omp_in_parallel() ? 1 : ty_threads();
+  int by_rows = M >= N || (!failed && oa.trans == TRANS && M >= threads * SIDE_EACH);
+  int64_t side = by_rows ? M : N, each = (side + threads - 1) / threads;
   if (!failed && threads > 1 && each >= SIDE_EACH && (double)M * (double)N * (double)K >= LARGE) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < side; i += each) {
