@@ -131,34 +131,20 @@ static void weight_band(const packing *k, float *g, const weight_piece *w, int64
   }
 }
 
-/* to[o][r] = or, when add, += from[r][o] for `rows` rows and `width` outputs; step is the distance of outputs in to. */
-static void store_weights(float *to, int64_t step, const float *from, int64_t rows, int64_t width, int add) {
-  float block[8][8];
-  int64_t whole = width == PANEL ? rows / 8 * 8 : 0;
-  for (int64_t r = 0; r < whole; r += 8)
-    for (int64_t o = 0; o < PANEL; o += 8) {
-      transpose8(block[0], 8, from + r * PANEL + o, PANEL);
-      for (int64_t l = 0; l < 8; l++) {
-        eight *at = (eight *)(to + (o + l) * step + r);
-        *at = *(const eight *)block[l] + (add ? *at : (eight){0});
-      }
-    }
-  for (int64_t o = 0; o < width; o++)
-    for (int64_t r = whole; r < rows; r++) to[o * step + r] = from[r * PANEL + o] + (add ? to[o * step + r] : 0);
-}
+/* Brings one piece of sums to its weights, or, when add, adds it to them. */
 static void store_piece(const packing *k, float *dw, const float *g, const weight_piece *w, int add) {
   const conv_shape *s = k->s;
   int64_t size = s->kh * s->kw * s->in;
   for (int64_t u = 0; u < w->runs; u++)
-    store_weights(dw + w->panel * PANEL * size + (w->kh * s->kw + u) * s->in + w->block * PANEL, size, g + u * w->rows * PANEL, w->rows,
-                  min(PANEL, s->out - w->panel * PANEL), add);
+    panel_store(dw + w->panel * PANEL * size + (w->kh * s->kw + u) * s->in + w->block * PANEL, size, g + u * w->rows * PANEL, w->rows,
+                min(PANEL, s->out - w->panel * PANEL), add);
 }
 
 void ty_add_parts(float *dw, const float *sums, int64_t parts, int64_t size) {
 #pragma omp for
   for (int64_t at = 0; at < size; at += ADD_BLOCK) {
     if (ty_is_unwanted()) continue;
-    int64_t end = size - at < ADD_BLOCK ? size : at + ADD_BLOCK;
+    int64_t end = min(size, at + ADD_BLOCK);
     for (int64_t i = at; i < end; i++) dw[i] = sums[i];
     for (int64_t part = 1; part < parts; part++)
       for (int64_t i = at; i < end; i++) dw[i] += sums[part * size + i];

@@ -51,6 +51,22 @@ static inline void transpose8(float *to, int64_t to_step, const float *from, int
   }
 }
 
+/* to[o][r] = or, when add, += from[r][o] for `rows` rows and `width` outputs; step is the distance of outputs in to. */
+static inline void panel_store(float *to, int64_t step, const float *from, int64_t rows, int64_t width, int add) {
+  float block[8][8];
+  int64_t whole = width == PANEL ? rows / 8 * 8 : 0;
+  for (int64_t r = 0; r < whole; r += 8)
+    for (int64_t o = 0; o < PANEL; o += 8) {
+      transpose8(block[0], 8, from + r * PANEL + o, PANEL);
+      for (int64_t l = 0; l < 8; l++) {
+        eight *at = (eight *)(to + (o + l) * step + r);
+        *at = *(const eight *)block[l] + (add ? *at : (eight){0});
+      }
+    }
+  for (int64_t o = 0; o < width; o++)
+    for (int64_t r = whole; r < rows; r++) to[o * step + r] = from[r * PANEL + o] + (add ? to[o * step + r] : 0);
+}
+
 /* What one dot product runs over: `rows` runs of `run` values; the next run of a is a_row floats on, of b b_row floats. */
 typedef struct { int64_t rows, run, a_row, b_row; } dot_depth;
 

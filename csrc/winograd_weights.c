@@ -30,13 +30,7 @@ PANEL_INLINE void write_weights_of(int n, const conv_shape *s, float *dw, const 
         }
       }
     float *to = dw + p * PANEL * 9 * s->in + i0 + k;
-    for (int64_t tap = 0; tap < 9; tap++)
-      for (int64_t l = 0; l < PANEL; l += 8) {
-        float block[8][8], *at = to + (l * 9 + tap) * s->in;
-        transpose8(block[0], 8, &g[tap][0][l], PANEL);
-        for (int64_t o = 0; o < 8; o++, at += 9 * s->in)
-          *(eight *)at = *(const eight *)block[o] + (first ? (eight){0} : *(const eight *)at);
-      }
+    for (int64_t tap = 0; tap < 9; tap++) panel_store(to + tap * s->in, 9 * s->in, g[tap][0], 8, PANEL, !first);
   }
 }
 static void write_weights(const conv_shape *s, int columns, float *dw, const float *u, int64_t rows, int64_t i0, int64_t p, int first) {
@@ -64,15 +58,14 @@ static void multiply_points(float *u, int64_t planes, plane_set in, plane_set ou
 static int weights_by_parts(const conv_shape *s, int columns, float *dw, const tiling *in, const tiling *out, int64_t chunk_rows, int64_t parts) {
   int64_t rows = s->n * in->tile_rows, chunks = ceil_div(rows, chunk_rows), planes = points_of(columns);
   int64_t ins = s->in / PANEL, outs = s->out / PANEL, tiles = chunk_rows * in->tile_columns, panel = tiles * PANEL, size = s->out * 9 * s->in;
-  plane_set x = {.plane = ins * panel + SKEW, .panel = panel}, dy = {.plane = outs * panel + SKEW, .panel = panel};
-  int64_t u_size = planes * s->in * s->out, own = planes * (x.plane + dy.plane) + u_size;
+  int64_t x_plane = ins * panel + SKEW, dy_plane = outs * panel + SKEW, own = planes * (x_plane + dy_plane + s->in * s->out);
   int64_t bytes = (parts * size + omp_get_max_threads() * own) * (int64_t)sizeof(float);
   float *sums = ty_alloc(bytes);
   if (!sums) return ty_no_scratch("conv2d_back_weight", bytes);
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
   {
-    float *x_points = sums + parts * size + omp_get_thread_num() * own, *dy_points = x_points + planes * x.plane;
-    float *u = dy_points + planes * dy.plane;
+    float *x_points = sums + parts * size + omp_get_thread_num() * own, *dy_points = x_points + planes * x_plane;
+    float *u = dy_points + planes * dy_plane;
 #pragma omp for schedule(dynamic)
     for (int64_t part = 0; part < parts; part++) {
       int64_t first = part * chunks / parts, end = (part + 1) * chunks / parts;
@@ -80,10 +73,10 @@ static int weights_by_parts(const conv_shape *s, int columns, float *dw, const t
         int64_t r0 = chunk * rows / chunks, count = (chunk + 1) * rows / chunks - r0;
         for (int64_t r = 0; r < count; r++) {
           int64_t image = (r0 + r) / in->tile_rows, row = (r0 + r) % in->tile_rows, at = r * in->tile_columns * PANEL;
-          transform_inputs(x_points + at, x.plane, PANEL, panel, in, image, row);
-          transform_outputs(dy_points + at, dy.plane, PANEL, panel, out, image, row);
+          transform_inputs(x_points + at, x_plane, PANEL, panel, in, image, row);
+          transform_outputs(dy_points + at, dy_plane, PANEL, panel, out, image, row);
         }
-        multiply_points(u, planes, (plane_set){x_points, x.plane, panel}, (plane_set){dy_points, dy.plane, panel}, count * in->tile_columns, ins,
+        multiply_points(u, planes, (plane_set){x_points, x_plane, panel}, (plane_set){dy_points, dy_plane, panel}, count * in->tile_columns, ins,
                         outs, chunk == first);
       }
       for (int64_t p = 0; p < outs; p++) write_weights(s, columns, sums + part * size, u + p * planes * s->in * PANEL, s->in, 0, p, 1);
@@ -100,10 +93,10 @@ static int weights_by_panels(const conv_shape *s, int columns, float *dw, const 
   int64_t images = max(1, CHUNK_BYTES / (planes * per_image * (s->in + s->out) * (int64_t)sizeof(float)));
   images = ceil_div(s->n, ceil_div(s->n, images));
   int64_t panel = images * per_image * PANEL;
-  plane_set x = {.plane = in_panels * panel + SKEW, .panel = panel}, dy = {.plane = out_panels * panel + SKEW, .panel = panel};
+  int64_t x_plane = in_panels * panel + SKEW, dy_plane = out_panels * panel + SKEW;
   int64_t u_size = planes * BLOCK_PANELS * PANEL * PANEL, threads = omp_get_max_threads();
-  int64_t bytes = (planes * (x.plane + dy.plane) + threads * u_size) * (int64_t)sizeof(float);
-  float *x_points = ty_alloc(bytes), *dy_points = x_points + planes * x.plane, *scratch = dy_points + planes * dy.plane;
+  int64_t bytes = (planes * (x_plane + dy_plane) + threads * u_size) * (int64_t)sizeof(float);
+  float *x_points = ty_alloc(bytes), *dy_points = x_points + planes * x_plane, *scratch = dy_points + planes * dy_plane;
   if (!x_points) return ty_no_scratch("conv2d_back_weight", bytes);
   int ended = 0;
 #pragma omp parallel if (conv_work(s) > PARALLEL_WORK)
@@ -117,15 +110,15 @@ static int weights_by_panels(const conv_shape *s, int columns, float *dw, const 
       for (int64_t r = 0; r < 2 * count * in->tile_rows; r++) {
         if (ty_end_phase(&ended)) continue;
         int64_t k = r / 2, image = n + k / in->tile_rows, row = k % in->tile_rows, at = k * in->tile_columns * PANEL;
-        if (r % 2) transform_inputs(x_points + at, x.plane, PANEL, panel, in, image, row);
-        else transform_outputs(dy_points + at, dy.plane, PANEL, panel, out, image, row);
+        if (r % 2) transform_inputs(x_points + at, x_plane, PANEL, panel, in, image, row);
+        else transform_outputs(dy_points + at, dy_plane, PANEL, panel, out, image, row);
       }
       if (ended) break;
 #pragma omp for schedule(dynamic)
       for (int64_t item = 0; item < groups * out_panels; item++) {
         if (ty_is_unwanted()) continue;
         int64_t p = item / groups, first = item % groups * in_panels / groups, end = (item % groups + 1) * in_panels / groups;
-        multiply_points(u, planes, (plane_set){x_points + first * panel, x.plane, panel}, (plane_set){dy_points + p * panel, dy.plane, panel},
+        multiply_points(u, planes, (plane_set){x_points + first * panel, x_plane, panel}, (plane_set){dy_points + p * panel, dy_plane, panel},
                         count * per_image, end - first, 1, 1);
         write_weights(s, columns, dw, u, (end - first) * PANEL, first * PANEL, p, n == 0);
       }
