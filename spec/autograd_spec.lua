@@ -80,6 +80,39 @@ describe('memory', function()
     assert.equal(2, out.a:sum():item())
     assert.equal(6, out.b:sum():item())
   end)
+  it('keeps for backward what it needs of a scope, and frees the rest', function()
+    local w = tycho.tensor({ 3, 5 }):requires_grad_()
+    local function compute(inside)
+      inside.read = w * w
+      inside.unread = inside.read * 2
+      return ((inside.unread + 1) * inside.read):sum()
+    end
+    compute({}):backward()
+    local expected = w.grad
+    w.grad = nil
+    tycho.collect()
+    local before = tycho.memory().registered
+    for depth = 1, 2 do
+      tycho.scope(function()
+        local inside = {}
+        local y = depth == 1 and tycho.scope(compute, inside) or tycho.scope(function() return tycho.scope(compute, inside) * 1 end)
+        says('was freed when its scope ended', function() return inside.unread + 1 end)
+        assert.equal(34, inside.read:sum():item())
+        y:backward()
+        says('was freed', function() return inside.read + 1 end)
+        assert.equal(0, w.grad:sub(expected):abs():sum():item())
+        w.grad.storage:free()
+        w.grad = nil
+      end)
+      assert.equal(before, tycho.memory().registered)
+    end
+  end)
+  it('frees with the scope around it what a scope left to the tape', function()
+    local w = tycho.tensor({ 3, 5 }):requires_grad_()
+    local before = tycho.memory().registered
+    tycho.scope(function() tycho.scope(function() return (w * w):exp() end) end)
+    assert.equal(before, tycho.memory().registered)
+  end)
   it('survives an error inside a scope', function()
     pcall(tycho.scope, function()
       local x = tycho.ones { 10 }

@@ -55,9 +55,9 @@ function M.step(parts, batch, environment, masks, config, lr)
   local optimizer, probe_optimizer = parts.optimizers.optimizer, parts.optimizers.probe_optimizer
   optimizer.lr = lr or optimizer.lr
   tycho.scope(function()
-    local loss, out = tycho.autocast(config.amp, policies.losses, model, probe, batch, environment, masks, config)
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
+    local loss, out = tycho.autocast(config.amp, policies.losses, model, probe, batch, environment, masks, config)
     local scaler = parts.optimizers.scaler
     if scaler then
       scaler:scale(loss):backward()

@@ -221,6 +221,17 @@ local function pass_on(heap, input, g)
   end
 end
 
+-- Frees the storages of a list that were left to the tape (lib.leave) and that no other node keeps.
+local function let_go(held)
+  for i = 1, #held do
+    local s = held[i]
+    if s.holders then
+      s.holders = s.holders - 1
+      if s.holders == 0 and not s.lasting then s:free() end
+    end
+  end
+end
+
 local function second_time()
   lib.raise('backward ran through the same graph a second time: its saved tensors were released; compute the loss again')
 end
@@ -253,6 +264,7 @@ local function run_node(heap, node)
     end
   end
   if getmetatable(context) == Context then context:release() end
+  if context and context.held then let_go(context.held) end
   node[RULE], node[CONTEXT], node[GRADIENT] = false, false, false
   for i = FIRST, #node do node[i] = false end
   unpin(dy)
@@ -306,13 +318,44 @@ function Tensor:requires_grad_(on)
   return self
 end
 
--- Frees every tensor made inside fn except those that it returns (also inside one level of tables), leaf gradients, and
--- tensors marked with tycho.keep. Returns what fn returns.
+-- ---- scopes ----
+
+-- The storages of the tensors in a table, put at the end of list.
+local function add_storages(list, from)
+  for _, value in pairs(from) do
+    if tensor.is_tensor(value) then list[#list + 1] = value.storage end
+  end
+end
+
+-- The storages that backward from these roots reads, and how many of the nodes after number `first` keep each. The nodes' contexts learn what they
+-- hold.
+local function held_for(roots, first)
+  local holders, seen = {}, {}
+  while #roots > 0 do
+    local node = table.remove(roots)
+    if node and node[NUMBER] > first and not seen[node] then
+      seen[node] = true
+      local context = node[CONTEXT]
+      if context then
+        local held = {}
+        for _, from in ipairs { context, context.saved_list or {}, context.owned or {} } do add_storages(held, from) end
+        context.held = held
+        for _, s in ipairs(held) do holders[s] = (holders[s] or 0) + 1 end
+      end
+      for i = FIRST, #node do roots[#roots + 1] = node[i] and rawget(node[i], 'node') end
+    end
+  end
+  return holders
+end
+
+-- Frees every tensor made inside fn except those that it returns (also inside one level of tables), leaf gradients, and tensors marked with
+-- tycho.keep. What backward from the returned tensors needs is the tape's, which frees it as it walks. Returns what fn returns.
 function M.scope(fn, ...)
-  local level = lib.enter()
-  local kept = {}
+  local level, first = lib.enter(), count
+  local kept, roots = {}, {}
   local function mark(value, depth)
     if tensor.is_tensor(value) then
+      roots[#roots + 1] = rawget(value, 'node')
       if not value.storage.pins then
         value.storage.pins = 1
         kept[#kept + 1] = value.storage
@@ -327,7 +370,7 @@ function M.scope(fn, ...)
       error((...), 0)
     end
     for i = 1, select('#', ...) do mark((select(i, ...)), 1) end
-    lib.leave(level)
+    lib.leave(level, nil, held_for(roots, first))
     for i = 1, #kept do kept[i].pins = nil end
     return ...
   end

@@ -370,16 +370,18 @@ end
 -- The innermost scope's level; 0 outside of all.
 function M.scope_level() return depth end
 
--- Ends the innermost scope: storages with pins move to the enclosing scope, all others that are not lasting are freed. visit(storage) [opt] is
--- called for each that moves.
-function M.leave(level, visit)
+-- Ends the innermost scope: storages with pins move to the enclosing scope, and so do those in holders [opt], a table of storages that the tape
+-- holds; all others that are not lasting are freed. visit(storage) [opt] is called for each with pins.
+function M.leave(level, visit, holders)
   local start = starts[level]
   local count = start
   depth = level - 1
   for i = start + 1, made_count do
     local s = made[i]
-    if s.pins then
-      if visit then visit(s) end
+    local held = holders and not s.pins and holders[s]
+    if s.pins or held then
+      if visit and not held then visit(s) end
+      if held or s.holders then s.holders = held or nil end
       if depth > 0 then
         count = count + 1
         made[count] = s

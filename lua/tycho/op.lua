@@ -122,7 +122,7 @@ local function unary(name)
     x = check_argument('x', name, x)
     local y = tensor.empty_like(x)
     lib.check(y.lib[symbol](y.c, x.c), y.lib)
-    if autograd.enabled() and flows(x) then autograd.record(y, rule, { x, x.storage.version, y, y.storage.version }, x) end
+    if autograd.enabled() and flows(x) then autograd.record(y, rule, { reads_x and x, x.storage.version, reads_y and y, y.storage.version }, x) end
     if finite.is_on then finite.check(name, y, { x }) end
     return y
   end
@@ -217,7 +217,8 @@ local function binary(name)
     local y = broadcast_like(a, b, name, dtype)
     lib.check(y.lib[symbol](y.c, a.c, b.c), y.lib)
     if autograd.enabled() and (flows(a) or flows(b)) then
-      local saved = saves and { a, a.storage.version, b, b.storage.version, y, y.storage.version }
+      local saved = saves
+        and { reads_a and a, a.storage.version, reads_b and b, b.storage.version, reads_y and y, y.storage.version }
       autograd.record(y, rule, saved, a, b)
     end
     if finite.is_on then finite.check(name, y, { a, b }) end

@@ -3,7 +3,7 @@ local Module = require 'tycho.nn.Module'
 local initialize = require 'tycho.nn.initialize'
 local conv2d = require('tycho.op').find 'conv2d'
 
-local Conv2d = Module.class()
+local Conv2d = Module.class { scoped = true }
 
 function Conv2d:init(inputs, outputs, kernel, stride, padding)
   self.weight = Module.parameter(initialize.kaiming_conv { outputs, inputs, kernel, kernel })

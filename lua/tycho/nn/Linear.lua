@@ -3,7 +3,7 @@ local Module = require 'tycho.nn.Module'
 local initialize = require 'tycho.nn.initialize'
 local linear = require('tycho.op').find 'linear'
 
-local Linear = Module.class()
+local Linear = Module.class { scoped = true }
 
 function Linear:init(inputs, outputs)
   local bound = 1 / math.sqrt(inputs)

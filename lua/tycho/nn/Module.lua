@@ -22,8 +22,9 @@ local function assign(self, key, value)
 end
 
 -- A new layer class: local Linear = Module.class(); function Linear:init(...) ... end; function Linear:forward(x) ... end
--- Linear(...) makes one, layer(x) runs it.
-function Module.class()
+-- Linear(...) makes one, layer(x) runs it. With scoped = true in options [opt] each run is a tycho.scope: what neither its results nor backward
+-- need is freed at its end, and what only backward needs as soon as that has passed.
+function Module.class(options)
   local class = setmetatable({}, {
     __index = Module,
     __call = function(class, ...)
@@ -32,7 +33,9 @@ function Module.class()
       return self
     end,
   })
-  class.instance = { __index = class, __newindex = assign, __call = function(self, ...) return self:forward(...) end }
+  local function run(self, ...) return self:forward(...) end
+  local function run_scoped(self, ...) return autograd.scope(self.forward, self, ...) end
+  class.instance = { __index = class, __newindex = assign, __call = options and options.scoped and run_scoped or run }
   return class
 end
 

@@ -1,5 +1,6 @@
 -- ResNet 18, 34 and 50 (He et al. 2016) with torchvision's architecture and parameter names, without the classifier:
 -- images (N,3,H,W) -> features (N, resnet.features). ResNet(depth, width): width is the channels of the first stage, 64 in the paper.
+local autograd = require 'tycho.autograd'
 local Module = require 'tycho.nn.Module'
 local Conv2d = require 'tycho.nn.Conv2d'
 local BatchNorm2d = require 'tycho.nn.BatchNorm2d'
@@ -10,7 +11,7 @@ local function downsample(inputs, outputs, stride)
   return Sequential { Conv2d(inputs, outputs, 1, stride), BatchNorm2d(outputs) }
 end
 
-local BasicBlock = Module.class()
+local BasicBlock = Module.class { scoped = true }
 BasicBlock.expansion = 1
 
 function BasicBlock:init(inputs, channels, stride)
@@ -27,7 +28,7 @@ function BasicBlock:forward(x)
   return self.bn2(self.conv2(y), identity, true)
 end
 
-local Bottleneck = Module.class()
+local Bottleneck = Module.class { scoped = true }
 Bottleneck.expansion = 4
 
 function Bottleneck:init(inputs, channels, stride)
@@ -53,7 +54,10 @@ local depths = {
   [50] = { block = Bottleneck, layers = { 3, 4, 6, 3 } },
 }
 
-local ResNet = Module.class()
+-- The first convolution and what follows it: nothing else reads its results, the largest of all.
+local function stem(net, x) return net.bn1(net.conv1(x), nil, true):max_pool2d(3, 2, 1) end
+
+local ResNet = Module.class { scoped = true }
 
 function ResNet:init(depth, width)
   local plan = depths[depth]
@@ -73,7 +77,7 @@ function ResNet:init(depth, width)
 end
 
 function ResNet:forward(x)
-  x = self.bn1(self.conv1(x), nil, true):max_pool2d(3, 2, 1)
+  x = autograd.scope(stem, self, x)
   for stage = 1, 4 do x = self['layer' .. stage](x) end
   return x:avg_pool2d()
 end

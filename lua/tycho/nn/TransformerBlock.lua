@@ -4,7 +4,7 @@ local Linear = require 'tycho.nn.Linear'
 local LayerNorm = require 'tycho.nn.LayerNorm'
 local SelfAttention = require 'tycho.nn.SelfAttention'
 
-local MLP = Module.class()
+local MLP = Module.class { scoped = true }
 function MLP:init(width)
   self.c_fc = Linear(width, 4 * width)
   self.c_proj = Linear(4 * width, width)
