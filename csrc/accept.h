@@ -42,7 +42,7 @@ int ty_accept_batch_norm_eval(ty_matrix *m, const ty_tensor *y, const ty_tensor 
                               const ty_tensor *running_mean, const ty_tensor *running_var, const ty_tensor *residual);
 int ty_accept_batch_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias,
                               const ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y,
-                              const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd);
+                              const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd);
 int ty_accept_layer_norm(ty_matrix *m, const ty_tensor *y, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *x,
                          const ty_tensor *weight, const ty_tensor *bias);
 int ty_accept_layer_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias, const ty_tensor *dy,

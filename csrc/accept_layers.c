@@ -80,18 +80,20 @@ int ty_accept_batch_norm_eval(ty_matrix *m, const ty_tensor *y, const ty_tensor 
 
 int ty_accept_batch_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias,
                               const ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y,
-                              const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd) {
+                              const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd) {
   const char *op = "batch_norm_back";
   TY_TRY(check_rows(op, "x", x));
   TY_TRY(check_like_x(op, "dx", dx, x));
   TY_TRY(check_like_x(op, "dy", dy, x));
-  TY_TRY(check_like_x(op, "y", y, x));
+  if (y) TY_TRY(check_like_x(op, "y", y, x));
   if (dresidual) TY_TRY(check_like_x(op, "dresidual", dresidual, x));
+  if (dresidual && !y) return ty_fail("%s: with a residual the result y is needed", op);
   int64_t channels = x->shape[1];
   *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
   TY_TRY(check_vector(op, "dweight", dweight, channels));
   TY_TRY(check_vector(op, "dbias", dbias, channels));
   TY_TRY(check_vector(op, "weight", weight, channels));
+  TY_TRY(check_vector(op, "bias", bias, channels));
   TY_TRY(check_vector(op, "mean", mean, channels));
   return check_vector(op, "rstd", rstd, channels);
 }

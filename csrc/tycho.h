@@ -148,7 +148,7 @@ int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x
 int ty_set_exact(int on);
 int ty_exact(void);
 
-/* ---- norm.c ---- */
+/* ---- batch_norm.c ---- */
 /* y = act((x - mean) * rstd * weight + bias + residual), act = ReLU when relu != 0; statistics over N,H,W of this batch.
  * x, y, residual [opt] float images or (N,C); weight, bias, running_mean, running_var (C).
  * mean, rstd [save] (C). running_* [opt] move by momentum, the variance towards the unbiased one. */
@@ -157,9 +157,13 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
 /* The same with the running statistics; saves nothing. */
 int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
                        const ty_tensor *running_var, const ty_tensor *residual, int relu, double eps);
-/* dresidual [opt]. With relu, dy is masked by y > 0. mean and rstd are the saved ones; fixed != 0: they are constants (eval mode). */
+/* dresidual [opt]. With relu, dy is masked by y > 0; without a residual y may be NULL and is computed from x. mean and rstd are the saved ones;
+ * fixed != 0: they are constants (eval mode). */
 int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
-                       const ty_tensor *y, const ty_tensor *weight, const ty_tensor *mean, const ty_tensor *rstd, int relu, int fixed);
+                       const ty_tensor *y, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd, int relu,
+                       int fixed);
+
+/* ---- layer_norm.c ---- */
 /* Over the last dim, dense; rows = all others. weight, bias (D); mean, rstd [save] (rows). */
 int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, double eps);
 int ty_layer_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *weight,

@@ -49,6 +49,12 @@ case('batch_norm', function(g)
     { training = true, relu = true, running_mean = tycho.zeros { 70 }, running_var = tycho.ones { 70 } }
 end)
 case('batch_norm', function(g)
+  return image(g, { 20, 72, 9, 8 }), g:normal_tensor { 72 }, g:normal_tensor { 72 }, image(g, { 20, 72, 9, 8 }), { training = true, relu = true }
+end)
+case('batch_norm', function(g)
+  return image(g, { 9, 264, 9, 8 }), g:normal_tensor { 264 }, g:normal_tensor { 264 }, nil, { training = true, relu = true }
+end)
+case('batch_norm', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
     { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
 end)

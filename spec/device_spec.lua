@@ -58,6 +58,16 @@ case('batch_norm', 'many rows', function(g)
   return image(g, { 9, 70, 8, 8 }), g:normal_tensor { 70 }, g:normal_tensor { 70 }, image(g, { 9, 70, 8, 8 }),
     { training = true, relu = true, running_mean = tycho.zeros { 70 }, running_var = tycho.ones { 70 } }
 end)
+-- Packets of channels: a part of a warp's width and several widths, the last incomplete, over several blocks of rows.
+for _, shape in ipairs { { 20, 24, 17, 16 }, { 5, 264, 9, 9 }, { 2, 64, 1, 1 } } do
+  local channels = { shape[2] }
+  case('batch_norm', ('%d channels and a ReLU'):format(shape[2]), function(g)
+    return image(g, shape), g:normal_tensor(channels), g:normal_tensor(channels), nil, { training = true, relu = true }
+  end)
+  case('batch_norm', ('%d channels and a residual'):format(shape[2]), function(g)
+    return image(g, shape), g:normal_tensor(channels), g:normal_tensor(channels), image(g, shape), { training = true, relu = true }
+  end)
+end
 case('batch_norm', 'eval', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
     { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
@@ -65,6 +75,7 @@ end)
 case('batch_norm', 'a mean far from zero', function(g)
   return image(g, { 8, 3, 9, 9 }) + 1000, g:normal_tensor { 3 }, g:normal_tensor { 3 }, nil, { training = true }
 end, 1e-3)
+case('layer_norm', 'packets', function(g) return g:normal_tensor { 300, 272 }, g:normal_tensor { 272 }, g:normal_tensor { 272 } end)
 case('layer_norm', 'many rows', function(g) return g:normal_tensor { 300, 270 }, g:normal_tensor { 270 }, g:normal_tensor { 270 } end)
 case('max_pool2d', "ResNet's", function(g) return image(g, { 3, 20, 16, 16 }), 3, 2, 1 end)
 local function with_nan(x)

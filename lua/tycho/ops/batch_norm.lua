@@ -34,19 +34,19 @@ return {
       end
     end
     if ctx.grad then
-      ctx:save(x, y, weight)
+      ctx:save(x, residual and y or nil, weight, bias) -- without a residual the mask of the ReLU follows from x
       ctx.mean, ctx.rstd, ctx.relu, ctx.fixed, ctx.residual = mean, rstd, relu, options.training and 0 or 1, residual and true
     end
     return y
   end,
   backward = function(ctx, dy)
-    local x, y, weight = ctx:saved()
+    local x, y, weight, bias = ctx:saved()
     dy = arranged(dy)
     local dx = tensor.empty_like(x)
     local dweight, dbias = tensor.empty_like(weight), tensor.empty_like(weight)
     local dresidual = ctx.residual and ctx.needs[4] and tensor.empty_like(x) or nil
-    lib.check(dx.lib.ty_batch_norm_back(dx.c, dweight.c, dbias.c, dresidual and dresidual.c, dy.c, x.c, y.c, weight.c, ctx.mean.c,
-      ctx.rstd.c, ctx.relu, ctx.fixed), dx.lib)
+    lib.check(dx.lib.ty_batch_norm_back(dx.c, dweight.c, dbias.c, dresidual and dresidual.c, dy.c, x.c, y and y.c, weight.c, bias.c,
+      ctx.mean.c, ctx.rstd.c, ctx.relu, ctx.fixed), dx.lib)
     return dx, dweight, dbias, dresidual
   end,
   sample = function(g)
