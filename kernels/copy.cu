@@ -1,28 +1,26 @@
 /* Copies between any dtypes and memory orders, and filling. */
-#include "device.h"
-
-static __device__ inline int64_t offset_of(const ty_plan &p, int k, int64_t i) {
-  int64_t offset = 0;
-  for (int d = p.ndim - 1; d >= 0; d--) {
-    offset += (d ? i % p.shape[d] : i) * p.stride[k][d];
-    i /= p.shape[d];
-  }
-  return offset;
-}
+#include "strided.h"
 
 template <class To, class From> static __device__ inline To converted(From v) {
   if constexpr (is_short<To> || is_short<From>) return (To)(float)v;
   else return (To)v;
 }
 
-template <class To, class From> __global__ void k_copy(ty_plan p) {
-  int64_t i = thread_index();
-  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = converted<To>(((const From *)p.data[1])[offset_of(p, 1, i)]);
+template <class To, class From, int N> __global__ void k_copy(ty_plan p) {
+  int64_t i = thread_index(), at[2];
+  if (i >= p.total) return;
+  offsets_of<2>(at, p, i);
+  packet<From, N> in = operand<N, From>(p, 1, at[1]);
+  packet<To, N> out;
+  for (int j = 0; j < N; j++) out.of[j] = converted<To>(in.of[j]);
+  put_packet((To *)p.data[0] + at[0], out);
 }
 
 template <class To> __global__ void k_fill(ty_plan p, double value) {
-  int64_t i = thread_index();
-  if (i < p.total) ((To *)p.data[0])[offset_of(p, 0, i)] = converted<To>(value);
+  int64_t i = thread_index(), at[1];
+  if (i >= p.total) return;
+  offsets_of<1>(at, p, i);
+  ((To *)p.data[0])[at[0]] = converted<To>(value);
 }
 
 /* Calls f with a pointer (NULL) to the C type of any dtype. */
@@ -36,6 +34,9 @@ template <class F> static int for_any_type(int dtype, F f) {
   }
 }
 
+enum { EACH = 8 }; /* elements of a thread where they come in packets */
+static bool is_float(int dtype) { return dtype == TY_F16 || dtype == TY_BF16 || dtype == TY_REAL; }
+
 int ty_copy(ty_tensor *y, const ty_tensor *x) {
   ty_plan p;
   TY_TRY(ty_accept_copy(y, x));
@@ -45,8 +46,12 @@ int ty_copy(ty_tensor *y, const ty_tensor *x) {
     cudaMemcpyAsync(p.data[0], p.data[1], (size_t)(p.total * p.size[0]), cudaMemcpyDeviceToDevice, device_stream());
     return device_launched("copy");
   }
+  if (is_float(x->dtype) && is_float(y->dtype) && plan_packets(&p, EACH) == EACH)
+    return for_type(y->dtype, [&](auto *to) {
+      return for_type(x->dtype, [&](auto *from) { return launch_each("copy", k_copy<TYPE_OF(to), TYPE_OF(from), EACH>, p.total, p); });
+    });
   return for_any_type(y->dtype, [&](auto *to) {
-    return for_any_type(x->dtype, [&](auto *from) { return launch_each("copy", k_copy<TYPE_OF(to), TYPE_OF(from)>, p.total, p); });
+    return for_any_type(x->dtype, [&](auto *from) { return launch_each("copy", k_copy<TYPE_OF(to), TYPE_OF(from), 1>, p.total, p); });
   });
 }
 

@@ -1,5 +1,5 @@
 /* Elementwise operations: the rows of map.def expanded over the strided loop. */
-#include "device.h"
+#include "strided.h"
 
 /* Functions that map.def names; CUDA's are vectorised and accurate to a few units in the last place. */
 static __device__ inline real fast_exp(real x) { return expf(x); }
@@ -7,43 +7,48 @@ static __device__ inline real fast_tanh(real x) { return tanhf(x); }
 static __device__ inline real normal_cdf(real x) { return 0.5f * erfcf(-x * 0.70710678f); }
 static __device__ inline real normal_pdf(real x) { return 0.39894228f * expf(-x * x / 2); }
 
-enum { EACH = 4 }; /* elements of a thread, a block apart */
-
-/* Element i of operand k. Operands may be of different types: a block's threads all take the same branch. */
-static __device__ inline real read(const ty_plan &p, int k, int64_t i) {
-  if (p.dtype[k] == TY_F16) return ((const half *)p.data[k])[i];
-  if (p.dtype[k] == TY_BF16) return ((const brain *)p.data[k])[i];
-  return ((const real *)p.data[k])[i];
+/* N elements of operand k. Operands may be of different types: a block's threads all take the same branch. */
+template <int N, class T> static __device__ inline void read_as(real *to, const ty_plan &p, int k, int64_t offset) {
+  packet<T, N> in = operand<N, T>(p, k, offset);
+  for (int j = 0; j < N; j++) to[j] = in.of[j];
 }
-static __device__ inline void write(const ty_plan &p, int64_t i, real v) {
-  if (p.dtype[0] == TY_F16) ((half *)p.data[0])[i] = v;
-  else if (p.dtype[0] == TY_BF16) ((brain *)p.data[0])[i] = v;
-  else ((real *)p.data[0])[i] = v;
+template <int N> static __device__ inline void read(real *to, const ty_plan &p, int k, int64_t offset) {
+  if (p.dtype[k] == TY_F16) read_as<N, half>(to, p, k, offset);
+  else if (p.dtype[k] == TY_BF16) read_as<N, brain>(to, p, k, offset);
+  else read_as<N, real>(to, p, k, offset);
+}
+template <int N, class T> static __device__ inline void write_as(const ty_plan &p, int64_t offset, const real *from) {
+  packet<T, N> out;
+  for (int j = 0; j < N; j++) out.of[j] = from[j];
+  put_packet((T *)p.data[0] + offset, out);
+}
+template <int N> static __device__ inline void write(const ty_plan &p, int64_t offset, const real *from) {
+  if (p.dtype[0] == TY_F16) write_as<N, half>(p, offset, from);
+  else if (p.dtype[0] == TY_BF16) write_as<N, brain>(p, offset, from);
+  else write_as<N, real>(p, offset, from);
 }
 
-/* y = F of the inputs; flat: at most one dim, every stride known to the thread without a division. */
-template <int INPUTS, class F> __global__ void k_map(ty_plan p, int flat) {
-  int64_t first = (int64_t)blockIdx.x * blockDim.x * EACH + threadIdx.x;
-  for (int e = 0; e < EACH; e++) {
-    int64_t i = first + (int64_t)e * blockDim.x, rest = i, offset[INPUTS + 1];
-    if (i >= p.total) return;
-    for (int k = 0; k <= INPUTS; k++) offset[k] = flat ? i * p.stride[k][0] : 0;
-    for (int d = p.ndim - 1; d >= 0 && !flat; d--) {
-      int64_t at = d ? rest % p.shape[d] : rest;
-      rest /= p.shape[d];
-      for (int k = 0; k <= INPUTS; k++) offset[k] += at * p.stride[k][d];
-    }
+/* y = F of the inputs, N elements a thread. */
+template <int INPUTS, int N, class F> __global__ void k_map(ty_plan p) {
+  int64_t i = thread_index(), at[INPUTS + 1];
+  if (i >= p.total) return;
+  offsets_of<INPUTS + 1>(at, p, i);
+  real in[INPUTS][N], out[N];
+  for (int k = 0; k < INPUTS; k++) read<N>(in[k], p, k + 1, at[k + 1]);
+  for (int j = 0; j < N; j++) {
     real v[INPUTS];
-    for (int k = 0; k < INPUTS; k++) v[k] = read(p, k + 1, offset[k + 1]);
-    write(p, offset[0], F::at(v));
+    for (int k = 0; k < INPUTS; k++) v[k] = in[k][j];
+    out[j] = F::at(v);
   }
+  write<N>(p, at[0], out);
 }
 
 template <int INPUTS, class F> static int run(const char *op, ty_tensor *y, const ty_tensor *const *inputs) {
+  enum { EACH = 4 };
   ty_plan p;
   TY_TRY(ty_accept_map(op, y, inputs, INPUTS));
   TY_TRY(ty_plan_strided(&p, op, y, inputs, INPUTS));
-  return launch(op, k_map<INPUTS, F>, dim3((unsigned)divide_up(p.total, THREADS * EACH)), dim3(THREADS), p, p.ndim <= 1);
+  return plan_packets(&p, EACH) == EACH ? launch_each(op, k_map<INPUTS, EACH, F>, p.total, p) : launch_each(op, k_map<INPUTS, 1, F>, p.total, p);
 }
 
 #define MAP1(name, forward, derivative)                                                                                           \

@@ -1,11 +1,12 @@
 /* Optimiser updates: one launch over weights, moments and gradients of all parameters, in memory order; and dynamic loss scaling. Whether a step
  * is skipped, by what gradients are divided, and the learning rate are read from the device's memory: the host never waits to know it. */
-#include "device.h"
+#include "packet.h"
 
 enum { EACH = 64, SHARE = THREADS * EACH, MOST = 256 }; /* elements of a thread and of a block; parameters of a launch */
+constexpr int PACKET = WIDE / sizeof(real);
 
-/* Arguments of a kernel, so that nothing need be copied to the device. first: each parameter's first block. */
-struct parameter { real *w, *m, *v; const real *g; int64_t n, number; unsigned first; };
+/* Arguments of a kernel, so that nothing need be copied to the device. first: each parameter's first block. packets: all four are read in packets. */
+struct parameter { real *w, *m, *v; const real *g; int64_t n, number; unsigned first; bool packets; };
 struct table { int count; unsigned blocks; parameter of[MOST]; };
 
 /* The next parameters of the list that fit into a table; *at moves past them. */
@@ -15,8 +16,8 @@ static table next_table(const ty_parameter *list, int64_t count, int64_t *at) {
   for (; *at < count && t.count < MOST; ++*at) {
     const ty_parameter *p = &list[*at];
     int64_t n = ty_numel(p->w);
-    t.of[t.count++] = {(real *)p->w->data, p->m ? (real *)p->m->data : NULL, p->v ? (real *)p->v->data : NULL, (const real *)p->g->data,
-                       n,                  p->number,                        t.blocks};
+    real *w = (real *)p->w->data, *m = p->m ? (real *)p->m->data : NULL, *v = p->v ? (real *)p->v->data : NULL, *g = (real *)p->g->data;
+    t.of[t.count++] = {w, m, v, g, n, p->number, t.blocks, are_packets<real>(n, {w, m, v, g})};
     t.blocks += (unsigned)divide_up(n, SHARE);
   }
   return t;
@@ -33,14 +34,18 @@ static __device__ inline int parameter_of(const table &t) {
   return low;
 }
 
-/* f(i) for the elements of parameter p that are this thread's. */
-template <class F> static __device__ inline void each_element(const parameter &p, F f) {
-  int64_t start = (int64_t)(blockIdx.x - p.first) * SHARE + threadIdx.x;
-  for (int e = 0; e < EACH; e++) {
-    int64_t i = start + (int64_t)e * THREADS;
+/* f(i, N) for each packet of N elements, from element i of parameter p on, that is this thread's. */
+template <int N, class F> static __device__ inline void each_packet(const parameter &p, F f) {
+  int64_t start = (int64_t)(blockIdx.x - p.first) * SHARE + threadIdx.x * N;
+  for (int e = 0; e < EACH / N; e++) {
+    int64_t i = start + (int64_t)e * THREADS * N;
     if (i >= p.n) return;
-    f(i);
+    f(i, std::integral_constant<int, N>());
   }
+}
+template <class F> static __device__ inline void each(const parameter &p, F f) {
+  if (p.packets) each_packet<PACKET>(p, f);
+  else each_packet<1>(p, f);
 }
 
 static const real *data_of(const ty_tensor *t) { return t ? (const real *)t->data : NULL; }
@@ -63,12 +68,18 @@ __global__ void k_adam(const rate *rates, const real *scale, const real *overflo
   const parameter &p = t.of[at];
   rate r = rates[at];
   real unscale = scale ? 1 / *scale : 1;
-  each_element(p, [&](int64_t i) {
-    real gradient = p.g[i] * unscale + a.l2 * p.w[i];
-    real first = a.b1 * p.m[i] + a.rest1 * gradient, second = a.b2 * p.v[i] + a.rest2 * gradient * gradient;
-    p.m[i] = first;
-    p.v[i] = second;
-    p.w[i] = r.shrink * p.w[i] - r.size * first / (sqrtf(second) * r.root + a.eps);
+  each(p, [&](int64_t i, auto n) {
+    constexpr int N = COUNT_OF(n);
+    auto w = packet_at<N>(p.w + i), m = packet_at<N>(p.m + i), v = packet_at<N>(p.v + i), g = packet_at<N>(p.g + i);
+    for (int j = 0; j < N; j++) {
+      real gradient = g.of[j] * unscale + a.l2 * w.of[j];
+      m.of[j] = a.b1 * m.of[j] + a.rest1 * gradient;
+      v.of[j] = a.b2 * v.of[j] + a.rest2 * gradient * gradient;
+      w.of[j] = r.shrink * w.of[j] - r.size * m.of[j] / (sqrtf(v.of[j]) * r.root + a.eps);
+    }
+    put_packet(p.m + i, m);
+    put_packet(p.v + i, v);
+    put_packet(p.w + i, w);
   });
 }
 
@@ -100,10 +111,15 @@ __global__ void k_sgd(const real *scale, const real *overflow, LARGE_ARGUMENT(ta
   if (overflow && *overflow != 0) return;
   const parameter &p = t.of[parameter_of(t)];
   real unscale = scale ? 1 / *scale : 1, rate = (real)*lr;
-  each_element(p, [&](int64_t i) {
-    real step = p.g[i] * unscale + decay * p.w[i];
-    if (momentum != 0) step = p.m[i] = momentum * p.m[i] + step;
-    p.w[i] -= rate * step;
+  each(p, [&](int64_t i, auto n) {
+    constexpr int N = COUNT_OF(n);
+    auto w = packet_at<N>(p.w + i), g = packet_at<N>(p.g + i), m = momentum != 0 ? packet_at<N>(p.m + i) : packet<real, N>();
+    for (int j = 0; j < N; j++) {
+      m.of[j] = momentum * m.of[j] + g.of[j] * unscale + decay * w.of[j];
+      w.of[j] -= rate * m.of[j];
+    }
+    if (momentum != 0) put_packet(p.m + i, m);
+    put_packet(p.w + i, w);
   });
 }
 
@@ -123,7 +139,10 @@ int ty_sgd(const ty_parameter *list, int64_t count, ty_tensor *steps, const ty_t
 __global__ void k_find_overflow(real *overflow, LARGE_ARGUMENT(table) t) {
   const parameter &p = t.of[parameter_of(t)];
   bool found = false;
-  each_element(p, [&](int64_t i) { found = found || !(p.g[i] - p.g[i] == 0); });
+  each(p, [&](int64_t i, auto n) {
+    auto g = packet_at<COUNT_OF(n)>(p.g + i);
+    for (real v : g.of) found |= !(v - v == 0);
+  });
   if (found) *overflow = 1; /* by many threads, all the same */
 }
 

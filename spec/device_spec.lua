@@ -68,6 +68,9 @@ for _, shape in ipairs { { 20, 24, 17, 16 }, { 5, 264, 9, 9 }, { 2, 64, 1, 1 } }
     return image(g, shape), g:normal_tensor(channels), g:normal_tensor(channels), image(g, shape), { training = true, relu = true }
   end)
 end
+case('batch_norm', 'a start between two packets', function(g)
+  return g:normal_tensor({ 41 }):narrow(0, 1, 40):reshape { 5, 8 }, g:normal_tensor { 8 }, g:normal_tensor { 8 }, nil, { training = true }
+end)
 case('batch_norm', 'eval', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
     { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
@@ -164,6 +167,33 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       end
     end)
 
+    it('copies, converts and adds what comes in packets, and parts of it that do not', function()
+      local g = tycho.generator(7, 7)
+      local x, row = g:normal_tensor({ 5, 3, 48 }):to 'f16', g:normal_tensor({ 48 }):to 'f16'
+      local function views(t)
+        return { t, t:narrow(2, 8, 16), t:narrow(2, 4, 24), t:narrow(2, 1, 8), t:transpose(0, 2), t:narrow(2, 8, 8):transpose(0, 1) }
+      end
+      local here, there = views(x), views(x:to(name))
+      local uneven = g:normal_tensor({ 5, 3, 44 }):to 'f16' -- rows that begin between two packets
+      here[#here + 1], there[#there + 1] = uneven:narrow(2, 0, 40), uneven:to(name):narrow(2, 0, 40)
+      for i, v in ipairs(here) do
+        for _, to in ipairs { 'f32', 'f16', 'bf16' } do
+          assert.same(v:to(to):contiguous():to('f32'):tolist(), there[i]:to(to):contiguous():to('f32'):tolist())
+        end
+        local wide = there[i]:to 'f32'
+        assert.same((v:to 'f32' + 1):tolist(), (wide + 1):tolist())
+        assert.same((v:to 'f32' * v:to 'f32'):tolist(), (wide * there[i]):tolist())
+      end
+      for _, from in ipairs { 0, 8, 3 } do
+        local a = x:narrow(2, from, 40):to 'f32' + row:narrow(0, from, 40):to 'f32'
+        local b = x:to(name):narrow(2, from, 40) + row:to(name):narrow(0, from, 40)
+        assert.same(a:to('f16'):to('f32'):tolist(), b:to('f32'):tolist())
+      end
+      local filled = tycho.empty({ 4, 3, 40 }, 'f32', name)
+      filled:copy_(row:narrow(0, 8, 40):to(name))
+      for i = 0, 3 do assert.same(row:narrow(0, 8, 40):to('f32'):tolist(), filled:select(0, i):select(0, 2):tolist()) end
+    end)
+
     it('takes a step of Adam and of SGD as the CPU does', function()
       local function train(where, optimizer, options)
         local g = tycho.generator(6, 6)
@@ -185,12 +215,14 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
 
     it('normalises images by number', function()
       local g = tycho.generator(2, 2)
-      local bytes = (g:uniform_tensor { 5, 4, 6, 3 } * 255):to('u8')
       local index = tycho.tensor({ 4, 0, 4 }, 'i64')
       local mean, std = { 0.5, 0.4, 0.3 }, { 0.1, 0.2, 0.3 }
       local image_io = require 'tycho.io.image'
-      assert_close({ image_io.normalize(bytes, mean, std, index) },
-        { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
+      for _, size in ipairs { { 4, 6 }, { 5, 7 } } do -- pixels by fours, and not
+        local bytes = (g:uniform_tensor { 5, size[1], size[2], 3 } * 255):to('u8')
+        assert_close({ image_io.normalize(bytes, mean, std, index) },
+          { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
+      end
     end)
 
     it('tells of an index out of range when it is waited for', function()

@@ -13,7 +13,7 @@
 dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 enum { MOST_THREADS = 1024, STACK = 256 << 10, WARP = 32 };
-enum state { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+enum state { READY, AT_BARRIER, AT_SHUFFLE, FAILED, DONE };
 
 struct thread {
   ucontext_t start;
@@ -82,7 +82,7 @@ static bool release(void) {
     released = true;
   }
   if (!released && done < count) {
-    failure = "a barrier or a shuffle was not reached by all threads";
+    if (last_error == cudaSuccess) failure = "a barrier or a shuffle was not reached by all threads";
     last_error = cudaErrorLaunchFailure;
     /* Coroutines in the middle of a kernel cannot be used again. */
     for (unsigned t = 0; t < count; t++) {
@@ -207,6 +207,12 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 void __syncthreads(void) { leave(AT_BARRIER); }
 void host_sync_warp(void) { leave(AT_SHUFFLE); }
+void expect_aligned(const void *at, size_t bytes) {
+  if ((uintptr_t)at % bytes == 0) return;
+  failure = "misaligned address";
+  last_error = cudaErrorLaunchFailure;
+  leave(FAILED);
+}
 uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
 
 /* ---- memory and errors ---- */

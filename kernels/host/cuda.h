@@ -1,5 +1,5 @@
-/* As much of CUDA as kernels/ uses, on the CPU: see cuda.cpp. Strict where CUDA is undefined: a barrier or a shuffle that not all threads of the
- * block or warp reach fails the launch. */
+/* As much of CUDA as kernels/ uses, on the CPU: see cuda.cpp. Strict where CUDA is: a barrier or a shuffle that not all threads of the block or warp
+ * reach fails the launch, and so does a packet that is not aligned. */
 #ifndef TYCHO_HOST_CUDA_H
 #define TYCHO_HOST_CUDA_H
 #include <stddef.h>
@@ -49,6 +49,7 @@ template <class F> void host_launch(dim3 grid, dim3 block, F body) {
 }
 void __syncthreads(void);
 void host_sync_warp(void);
+void expect_aligned(const void *at, size_t bytes);
 uint64_t *host_lanes(void); /* a word for each lane of this thread's warp */
 
 template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
