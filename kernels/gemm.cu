@@ -36,15 +36,19 @@ static ty_tensor transposed(const ty_tensor *t) {
   return other;
 }
 
-/* at[i] = the first element of matrix i of t, whose elements have size bytes. */
-__global__ void k_pointers(char **at, ty_tensor t, int64_t count, int size) {
-  int64_t i = thread_index(), rest = i, offset = 0;
-  if (i >= count) return;
+/* at[k][i] = the first element of matrix i of tensor k. */
+struct factors { ty_tensor of[3]; int size[3]; };
+__global__ void k_pointers(char **at, LARGE_ARGUMENT(factors) f, int64_t count) {
+  int64_t i = thread_index();
+  if (i >= 3 * count) return;
+  int k = (int)(i / count);
+  const ty_tensor &t = f.of[k];
+  int64_t rest = i % count, offset = 0;
   for (int d = t.ndim - 3; d >= 0; d--) {
     offset += rest % t.shape[d] * t.stride[d];
     rest /= t.shape[d];
   }
-  at[i] = (char *)t.data + offset * size;
+  at[i] = (char *)t.data + offset * f.size[k];
 }
 
 /* y, a and b as BLAS can address them, y row by row. */
@@ -55,9 +59,8 @@ static int multiply(const ty_tensor *y, int64_t ldc, const ty_tensor *a, blas_la
   if (count == 1) return blas_multiply("matmul", type, M, N, K, a->data, la, b->data, lb, beta, y->data, ldc);
   scratch<void *> at(3 * count);
   TY_TRY(at.missing("matmul"));
-  const ty_tensor *each[3] = {y, a, b};
-  for (int i = 0; i < 3; i++) TY_TRY(launch_each("matmul", k_pointers, count, (char **)at.data + i * count, *each[i], count,
-                                                 ty_dtype_size(each[i]->dtype)));
+  const factors all = {{*y, *a, *b}, {ty_dtype_size(y->dtype), ty_dtype_size(a->dtype), ty_dtype_size(b->dtype)}};
+  TY_TRY(launch_each("matmul", k_pointers, 3 * count, at.data, all, count));
   return blas_multiply_all("matmul", type, (int)count, M, N, K, at.data + count, la, at.data + 2 * count, lb, beta, at.data, ldc);
 }
 

@@ -258,6 +258,14 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
         end
       end)
 
+      it('gradients of weights and biases are float32 sums that float16 could not hold', function()
+        local w, b = tycho.ones({ 1, 8 }, 'f32', name):requires_grad_(), tycho.ones({ 1 }, 'f32', name):requires_grad_()
+        local x = tycho.full({ 1000, 8 }, 300.5, 'f32', name)
+        tycho.autocast('fp16', function() return x:linear(w, b) end):cast('f32'):backward(tycho.ones({ 1000, 1 }, 'f32', name))
+        assert.same({ { 300500, 300500, 300500, 300500, 300500, 300500, 300500, 300500 } }, w.grad:tolist())
+        assert.same({ 1000 }, b.grad:tolist())
+      end)
+
       it('gradients of float32 parameters are those of the products in 16 bit, in float32', function()
         local x, w, b = draw { 5, 7 }, draw({ 4, 7 }):requires_grad_(), draw({ 4 }):requires_grad_()
         local y = tycho.autocast('fp16', tycho.linear, x, w, b)

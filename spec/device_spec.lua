@@ -197,6 +197,19 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       for i = 0, 3 do assert.same(row:narrow(0, 8, 40):to('f32'):tolist(), filled:select(0, i):select(0, 2):tolist()) end
     end)
 
+    it('meets numbers with tensors, the same ones again', function()
+      local x = tycho.tensor({ 1, -3 }, 'f32', name)
+      for _ = 1, 2 do
+        assert.same({ 1.5, -2.5 }, (x + 0.5):tolist())
+        assert.same({ math.huge, -math.huge }, (x / 0):tolist())
+        assert.same({ -math.huge, math.huge }, (x / -0):tolist())
+        local nan = (x * (0 / 0)):tolist()
+        assert.is_true(nan[1] ~= nan[1] and nan[2] ~= nan[2])
+        assert.same({ 1.5, -2.5 }, (x:cpu():to('f64') + 0.5):tolist())
+        assert.same({ 1.5, -2.5 }, (x:to('f16') + 0.5):tolist())
+      end
+    end)
+
     it('takes a step of Adam and of SGD as the CPU does', function()
       local function train(where, optimizer, options)
         local g = tycho.generator(6, 6)
@@ -273,6 +286,7 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
     end)
 
     it('counts and returns its memory', function()
+      local _ = tycho.ones({}, 'f32', name) * 2 -- the number stays
       tycho.collect()
       local before = tycho.memory(name)
       tycho.scope(function()

@@ -22,11 +22,14 @@ end
 function R2:value() return 1 - self.residual / (self.squares - self.sum ^ 2 / self.count) end
 
 -- 1 - sum (y - o)^2 / sum (y - mean y)^2 with one mean for the whole matrix, as the reference. A constant predictor therefore
--- scores above 0 where columns have different means (M.floor). As a scalar tensor (f64), for meters that must not wait for a device.
+-- scores above 0 where columns have different means (M.floor). As a scalar tensor (f64), for meters that must not wait for a device; for (P,N,D)
+-- one score for each of P matrices, a tensor (P).
 function M.r2_tensor(output, target)
   return tycho.no_grad(function()
     output, target = wide(output), wide(target)
-    return 1 - (target - output):square():sum() / (target - target:mean()):square():sum()
+    local dims = target.ndim == 3 and { 1, 2 } or { 0, 1 }
+    local around = (target - target:mean(dims, true)):square():sum(dims)
+    return 1 - (target - output):square():sum(dims) / around
   end)
 end
 function M.r2(output, target) return M.r2_tensor(output, target):item() end
@@ -73,19 +76,21 @@ function M.similarities(p)
   end)
 end
 
--- score(output, target) at the positions (default {0, 1, T-2, T-1}) of every sequence of T rows. Returns a list of {position, value}. Rows beyond
--- the last whole sequence are left out.
-function M.by_position(score, output, target, T, positions)
-  local sequences = math.floor(output:size(0) / T)
-  local values = {}
-  for _, position in ipairs(positions or { 0, 1, T - 2, T - 1 }) do
-    local rows = {}
-    for s = 0, sequences - 1 do rows[s + 1] = s * T + position end
-    if #rows > 0 then
-      values[#values + 1] = { position, score(output:index_select(rows), target:index_select(rows)) }
-    end
-  end
-  return values
+-- Rows (N,D) of sequences of T as (P,S,D): those at P positions of all S whole sequences. Rows beyond the last one are left out.
+function M.at_positions(rows, T, positions)
+  local sequences = math.floor(rows:size(0) / T)
+  return rows:narrow(0, 0, sequences * T):reshape({ sequences, T, rows:size(1) }):transpose(0, 1):index_select(positions)
+end
+
+-- R2 at the positions (default {0, 1, T-2, T-1}) of sequences of T rows: a list of {position, scalar tensor}, empty where no sequence is whole.
+function M.r2_by_position(output, target, T, positions)
+  if output:size(0) < T then return {} end
+  positions = positions or { 0, 1, T - 2, T - 1 }
+  return tycho.no_grad(function()
+    local list, scores = {}, M.r2_tensor(M.at_positions(output, T, positions), M.at_positions(target, T, positions))
+    for i, position in ipairs(positions) do list[i] = { position, scores:select(0, i - 1) } end
+    return list
+  end)
 end
 
 return M

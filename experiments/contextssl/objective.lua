@@ -79,13 +79,12 @@ local ROTATION, COLOR = { 0, 4 }, { 4, 2 } -- columns of a state: the first, and
 local function columns(t, range) return t:narrow(1, range[1], range[2]) end
 
 -- R2 by position in the context: of the attribute that the environment speaks of against view 2 (equivariance), and of the other one against
--- each token's own view (invariance). Returns a list of {name, values = metrics.by_position}, values being scalar tensors.
+-- each token's own view (invariance). Returns a list of {name, values = metrics.r2_by_position}.
 function M.context_scores(out, batch, environment, config)
   return tycho.no_grad(function()
     local own = batch.latents:reshape { -1, batch.latents:size(2) }
     local function score(name, range, target)
-      return { name = name, values = metrics.by_position(metrics.r2_tensor, columns(out.equiv_logits, range):contiguous(),
-        columns(target, range):contiguous(), config.block_size) }
+      return { name = name, values = metrics.r2_by_position(columns(out.equiv_logits, range), columns(target, range), config.block_size) }
     end
     if environment == 'rot' then return { score('rot_equivariance', ROTATION, out.target), score('color_invariance', COLOR, own) } end
     if environment == 'color' then return { score('color_equivariance', COLOR, out.target), score('rot_invariance', ROTATION, own) } end

@@ -17,6 +17,9 @@ for _, name in ipairs { 'exp', 'log', 'pow', 'reciprocal', 'square', 'softmax', 
   policies[name] = 'full'
 end
 
+-- How many of its inputs a 'low' op rounds, where not all: a bias is added as it is.
+local rounded = { linear = 2 }
+
 local dtypes = { off = false, fp16 = 'f16', bf16 = 'bf16' }
 local active = false -- the 16-bit dtype inside of M.run
 
@@ -57,7 +60,7 @@ end
 function M.wrap(name, record, fn)
   local policy = record.autocast or policies[name]
   if not policy then return fn end
-  local count = record.inputs and #record.inputs or record.arity or 2
+  local count = rounded[name] or record.inputs and #record.inputs or record.arity or 2
   local is_low = policy == 'low'
   return function(a, b, c, d, e, f, g, h)
     local dtype = is_low and active or not is_low and 'f32'

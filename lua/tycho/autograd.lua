@@ -193,10 +193,11 @@ local function deposit(leaf, g)
   leaf.grad.storage.lasting = true
 end
 
--- g, pinned, in the dtype of what it is for: rules need not convert what the op took in another one.
+-- g, pinned, in the dtype of what it is for, or of input.gradient_type: rules need not convert what the op took in another one.
 local function as_type_of(input, g)
-  if g.type == input.type then return g end
-  local own = tensor.copy_into(tensor.empty_like(g, input.dtype), g)
+  local type = rawget(input, 'gradient_type') or input.type
+  if g.type == type then return g end
+  local own = tensor.copy_into(tensor.empty_like(g, type.name), g)
   own.storage.pins = 1
   unpin(g)
   return own

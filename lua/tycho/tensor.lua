@@ -365,8 +365,33 @@ end
 function M.full(shape, value, dtype, device)
   return M.empty(shape, dtype, device):fill_(value)
 end
--- A number to meet x in an elementwise op, not rounded to 16 bit as x may be: 1e-8 and 1e5 are no float16.
-function M.scalar_like(x, value) return M.full({}, value, x.type.short and 'f32' or x.dtype, x.device) end
+
+local MOST = 1024 -- numbers that are kept
+local constants, count = {}, 0 -- device -> dtype -> number -> scalar
+
+-- Keeps value of a dtype on a device for M.scalar_like, where it can. A captured step writes nothing before it is launched, NaN is no key, and -0 is
+-- that of 0.
+local function keep_constant(value, dtype, where)
+  if lib.capturing or count == MOST or value ~= value or 1 / value == -math.huge then return end
+  local block = where[dtype.library].ty_alloc(dtype.size)
+  if block == nil then return end
+  local c = struct()
+  c.dtype, c.device, c.data = dtype.code, where.code, block
+  constants[where] = constants[where] or {}
+  constants[where][dtype] = constants[where][dtype] or {}
+  constants[where][dtype][value], count = M.borrow(c, dtype):fill_(value), count + 1
+end
+
+-- A number to meet x in an elementwise op, not rounded to 16 bit as x may be: 1e-8 and 1e5 are no float16. One that was met before is there already,
+-- and the op is one launch, not two; it is there for good, because graphs have its address. It is not to be changed in place.
+function M.scalar_like(x, value)
+  local where, dtype = home(x), x.type.short and dtype_of 'f32' or x.type
+  local known = constants[where] and constants[where][dtype]
+  local scalar = known and 1 / value ~= -math.huge and known[value]
+  if scalar then return scalar end
+  keep_constant(value, dtype, where)
+  return M.full({}, value, dtype.name, where.name)
+end
 function M.zeros(shape, dtype, device) return M.full(shape, 0, dtype, device) end
 function M.ones(shape, dtype, device) return M.full(shape, 1, dtype, device) end
 function M.zeros_like(x) return M.empty_like(x):fill_(0) end

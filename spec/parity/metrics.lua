@@ -17,14 +17,17 @@ end
 
 local function check_positions(dir, check)
   local a, expected = npz.load(dir .. '/evaluate_with_context.npz'), json.load(dir .. '/evaluate_with_context.json')
-  local function each(label, score, output, target)
-    for _, entry in ipairs(metrics.by_position(score, output, target, expected.block_size, expected.test_at)) do
-      local key = ('%s_c=%d'):format(label, entry[1])
-      check.abs('evaluate_with_context ' .. key, entry[2], expected[label == 'r2' and 'r2' or 'accuracy'][key], 1e-5)
-    end
+  local T, positions = expected.block_size, expected.test_at
+  for _, entry in ipairs(metrics.r2_by_position(a.logits, a.y, T, positions)) do
+    local key = ('r2_c=%d'):format(entry[1])
+    check.abs('evaluate_with_context ' .. key, entry[2]:item(), expected.r2[key], 1e-5)
   end
-  each('r2', metrics.r2, a.logits, a.y)
-  each('acc', metrics.accuracy, a.class_logits, a.class_y)
+  local logits, labels = metrics.at_positions(a.class_logits, T, positions), metrics.at_positions(a.class_y:reshape { -1, 1 }, T, positions)
+  for i, position in ipairs(positions) do
+    local key = ('acc_c=%d'):format(position)
+    local accuracy = metrics.accuracy(logits:select(0, i - 1), labels:select(0, i - 1):reshape { -1 })
+    check.abs('evaluate_with_context ' .. key, accuracy, expected.accuracy[key], 1e-5)
+  end
 end
 
 -- t: temperature.

@@ -3,6 +3,13 @@ local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
 
+-- dy^T x (M,N), (M,K) -> (N,K): a sum over all rows, in float32 also from 16 bit.
+local function weight_gradient(dy, x)
+  local dw = tensor.empty({ dy:size(1), x:size(1) }, x.type.short and 'f32' or x.dtype, x.device)
+  lib.check(dw.lib.ty_matmul(dw.c, dy:transpose(0, 1).c, x.c, 0), dw.lib)
+  return dw
+end
+
 return {
   inputs = { 'x', 'w', 'b?' },
   forward = function(ctx, x, w, b)
@@ -24,8 +31,7 @@ return {
   backward = function(ctx, dy)
     local x, w = ctx:saved()
     dy = dy:reshape { x:size(0), w:size(0) }
-    return ctx.needs[1] and dy:matmul(w):reshape(ctx.shape), ctx.needs[2] and dy:transpose(0, 1):matmul(x),
-      ctx.needs[3] and dy:sum(0)
+    return ctx.needs[1] and dy:matmul(w):reshape(ctx.shape), ctx.needs[2] and weight_gradient(dy, x), ctx.needs[3] and dy:sum(0)
   end,
   sample = function(g) return g:normal_tensor({ 2, 3, 4 }, 'f64'), g:normal_tensor({ 5, 4 }, 'f64'), g:normal_tensor({ 5 }, 'f64') end,
 }

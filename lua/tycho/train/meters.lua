@@ -1,27 +1,27 @@
 -- Weighted running means of named numbers. They stay tensors until they are read, so that no step waits for a device.
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
+local graph = require 'tycho.graph'
 
 local Meters = {}
 Meters.__index = Meters
 
--- A weighted sum and its weight, kept where the values are: in double on the CPU, in float on a device. It stays where it is for good, because a
--- captured step (tycho.graph) has its address; a weight of 0 means that nothing was added.
-local function new_slot(self, name, value)
-  local slot = autograd.keep(tensor.zeros({ 2 }, value.device == 'cpu' and 'f64' or 'f32', value.device))
-  local loaded = self.loaded[name]
-  if loaded then slot:copy_(tensor.tensor(loaded, slot.dtype)) end
-  self.slots[name], self.loaded[name] = slot, nil
-  return slot
+-- A weighted sum, kept where the values are: in double on the CPU, in float on a device. It stays where it is for good, because a captured step
+-- (tycho.graph) has its address. The weights are the host's.
+local function new_sum(self, name, value)
+  local sum = autograd.keep(tensor.zeros({}, value.device == 'cpu' and 'f64' or 'f32', value.device))
+  if self.loaded[name] then sum:fill_(self.loaded[name]) end
+  self.sums[name], self.loaded[name] = sum, nil
+  return sum
 end
 
 -- values: name -> scalar tensor; weight: how many rows each is a mean of.
 function Meters:add(values, weight)
   autograd.no_grad(function()
     for name, value in pairs(values) do
-      local slot = self.slots[name] or new_slot(self, name, value)
-      slot[0]:add_(value:to(slot.dtype) * weight)
-      slot[1]:add_(weight)
+      local sum = self.sums[name] or new_sum(self, name, value)
+      sum:add_(value:to(sum.dtype) * weight)
+      graph.on_host(function() self.weights[name] = (self.weights[name] or 0) + weight end)
     end
   end)
 end
@@ -29,10 +29,12 @@ end
 -- name -> {sum, weight} of those that something was added to. Waits for the device, once.
 local function read(self)
   local out, names, list = {}, {}, {}
-  for name, slot in pairs(self.slots) do names[#names + 1], list[#list + 1] = name, slot end
-  local rows = #list > 0 and autograd.no_grad(autograd.scope, function() return tensor.Tensor.stack(list, 0):tolist() end) or {}
-  for i, row in ipairs(rows) do out[names[i]] = row[2] ~= 0 and row or nil end
-  for name, row in pairs(self.loaded) do out[name] = row end
+  for name, sum in pairs(self.sums) do
+    if self.weights[name] then names[#names + 1], list[#list + 1] = name, sum end
+  end
+  local sums = #list > 0 and autograd.no_grad(autograd.scope, function() return tensor.Tensor.stack(list, 0):tolist() end) or {}
+  for i, sum in ipairs(sums) do out[names[i]] = { sum, self.weights[names[i]] } end
+  for name, sum in pairs(self.loaded) do out[name] = { sum, self.weights[name] } end
   return out
 end
 
@@ -49,11 +51,11 @@ function Meters:means()
 end
 
 function Meters:reset()
-  for _, slot in pairs(self.slots) do slot:zero_() end
-  self.loaded = {}
+  for _, sum in pairs(self.sums) do sum:zero_() end
+  self.weights, self.loaded = {}, {}
 end
 
--- For a checkpoint: name -> f64 tensor (2).
+-- For a checkpoint: name -> f64 tensor (2), sum and weight.
 function Meters:state_dict()
   local out = {}
   for name, row in pairs(read(self)) do out[name] = tensor.tensor(row, 'f64') end
@@ -63,9 +65,11 @@ end
 function Meters:load_state_dict(source)
   self:reset()
   for name, values in pairs(source) do
-    if self.slots[name] then self.slots[name]:copy_(values) else self.loaded[name] = values:tolist() end
+    local sum, weight = unpack(values:tolist())
+    self.weights[name] = weight
+    if self.sums[name] then self.sums[name]:fill_(sum) else self.loaded[name] = sum end
   end
 end
 
--- loaded: {sum, weight} of a checkpoint's names until something is added to them.
-return function() return setmetatable({ slots = {}, loaded = {} }, Meters) end
+-- loaded: the sums of a checkpoint's names until something is added to them.
+return function() return setmetatable({ sums = {}, weights = {}, loaded = {} }, Meters) end
