@@ -161,17 +161,20 @@ template <class T, int N> struct gradient {
   }
 };
 
-/* parts[block][channel] = sum of d, and of d * (x - mean), where d passed the ReLU. */
-template <class T, int N> __global__ void k_gradients(float2 *parts, sources<T> s, rows m) {
+/* passed [opt] = d, what passed the ReLU; parts[block][channel] = sum of d, and of d * (x - mean). */
+template <class T, int N> __global__ void k_gradients(float2 *parts, T *passed, sources<T> s, rows m) {
   walk w = walk_of<N>(m);
   gradient<T, N> g(s, w);
   real sum[N] = {}, product[N] = {};
-  for_rows(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t, const operands_back<T, N> &in) {
+  for_rows(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const operands_back<T, N> &in) {
+    packet<T, N> out;
     for (int j = 0; j < N; j++) {
       real d = g.through(in, j);
+      out.of[j] = d;
       sum[j] += d;
       product[j] += d * ((real)in.x.of[j] - g.mean[j]);
     }
+    if (passed) put_packet(passed + i, out);
   });
   add_pairs<N>(parts, m, sum, product);
 }
@@ -196,21 +199,16 @@ __global__ void k_slopes(slopes out, real *dweight, real *dbias, const float2 *p
   out.slope[c] = (real)(scale * s * s * product * share);
 }
 
-template <class T, int N> __global__ void k_input_gradients(T *dx, T *dresidual, sources<T> s, slopes of, rows m) {
+template <class T, int N> __global__ void k_input_gradients(T *dx, sources<T> s, slopes of, rows m) {
   walk w = walk_of<N>(m);
   gradient<T, N> g(s, w);
   real shift[N], slope[N];
   take_channels<N>(shift, of.shift, w);
   take_channels<N>(slope, of.slope, w);
   for_rows(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const operands_back<T, N> &in) {
-    packet<T, N> out, passed;
-    for (int j = 0; j < N; j++) {
-      real d = g.through(in, j);
-      passed.of[j] = d;
-      out.of[j] = d * g.scale[j] - shift[j] - ((real)in.x.of[j] - g.mean[j]) * slope[j];
-    }
+    packet<T, N> out;
+    for (int j = 0; j < N; j++) out.of[j] = g.through(in, j) * g.scale[j] - shift[j] - ((real)in.x.of[j] - g.mean[j]) * slope[j];
     put_packet(dx + i, out);
-    if (dresidual) put_packet(dresidual + i, passed);
   });
 }
 
@@ -233,10 +231,12 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
       rows r = rows_of(m, N);
       scratch<float2> parts(r.blocks * m.columns);
       TY_TRY(parts.missing(op));
-      TY_TRY(launch(op, k_gradients<T, N>, rows_grid(r, N), rows_block(r, N), parts.data, s, r));
+      TY_TRY(launch(op, k_gradients<T, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
       TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, dweight->data, dbias->data, parts.data, weight->data, rstd->data, r,
                     fixed));
-      return launch(op, k_input_gradients<T, N>, rows_grid(r, N), rows_block(r, N), dx->data, passed, s, of, r);
+      sources<T> again = s;
+      if (passed) again.dy = (const T *)passed, again.relu = 0; /* one tensor to read instead of two */
+      return launch(op, k_input_gradients<T, N>, rows_grid(r, N), rows_block(r, N), dx->data, again, of, r);
     });
   });
 }
