@@ -33,6 +33,9 @@ bool device_is_capturing(void);
 /* Pinned memory of the host that lives as long as the graph that is captured; NULL when there is none. */
 void *device_capture_constant(int64_t bytes);
 bool device_has_graphs(void);
+/* Just after work begins to be recorded, and just after it ends. */
+void memory_begin_capture(void);
+void memory_end_capture(void);
 
 /* A kernel's parameter of many bytes, which no thread should copy. */
 #ifdef TYCHO_HOST

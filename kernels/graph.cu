@@ -37,6 +37,7 @@ int ty_capture_begin(void) {
   TY_TRY(device_check("capture", cudaStreamBeginCapture(device_stream(), cudaStreamCaptureModeRelaxed)));
   current = new ty_graph;
   count++;
+  memory_begin_capture();
   return 0;
 }
 
@@ -45,6 +46,7 @@ int ty_capture_end(ty_graph **graph) {
   ty_graph *own = current;
   cudaGraph_t recorded = NULL;
   current = NULL;
+  memory_end_capture();
   int failed = device_check("capture", cudaStreamEndCapture(device_stream(), &recorded));
   if (!failed && graph) failed = device_check("capture", cudaGraphInstantiate(&own->executable, recorded, 0));
   if (recorded) cudaGraphDestroy(recorded);

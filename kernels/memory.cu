@@ -1,146 +1,147 @@
-/* The device's memory, and copies between it and the host. */
+/* The device's memory: pieces of large blocks, each the smallest unused one that does, joined with unused neighbours when they are freed. One stream
+ * orders all work, so a piece may be used again at once. What a captured step took is set aside afterwards, so that no other work runs over it between
+ * two launches; all graphs share it, for their launches are in order. */
 #include "device.h"
-#include <stdlib.h>
-#include <unordered_set>
+#include <set>
+#include <unordered_map>
+#include <vector>
 
-/* ---- memory ----
- * Freed blocks are kept by size class, as the CPU library does. One stream orders all work, so a block may be used again at once. What is captured
- * has a pool of its own, so that no other work runs over it between two launches; all graphs share it, for their launches are in order. */
+enum { GRAIN = 512 }; /* bytes; as cudaMalloc's own */
+static const int64_t LEAST = (int64_t)16 << 20, MOST = (int64_t)512 << 20; /* bytes of a block, but for pieces that are larger */
 
-struct node { void *block; node *next; };
-struct pool { node *of[TY_SIZE_CLASSES]; int64_t bytes; };
-static pool usual, captured;
-static std::unordered_set<void *> of_graphs; /* the blocks of captured, in use or not */
-static node *spare;
-static int64_t live_bytes, peak_bytes;
+/* before, after: its neighbours in the block; is_graphs: a captured step had some of it. */
+struct piece { char *at; int64_t size; piece *before, *after; bool is_unused, is_graphs; };
+struct by_size {
+  bool operator()(const piece *a, const piece *b) const { return a->size != b->size ? a->size < b->size : a->at < b->at; }
+};
+typedef std::set<piece *, by_size> pool;
+static pool usual, aside; /* what is unused */
+static std::unordered_map<void *, piece *> used;
+static int64_t block_bytes, unused_bytes, live_bytes, peak_bytes;
 
-static void *take(pool *p, int c, int64_t size) {
-  node *n = p->of[c];
-  if (!n) return NULL;
-  void *block = n->block;
-  p->of[c] = n->next;
-  n->next = spare;
-  spare = n;
-  p->bytes -= size;
-  return block;
+static pool *pool_of(const piece *p) { return p->is_graphs && !device_is_capturing() ? &aside : &usual; }
+static void put_back(piece *p) {
+  p->is_unused = true;
+  pool_of(p)->insert(p);
+  unused_bytes += p->size;
+}
+static void take_out(piece *p) {
+  p->is_unused = false;
+  pool_of(p)->erase(p);
+  unused_bytes -= p->size;
 }
 
-static void clear(pool *p) {
-  for (int c = 0; c < TY_SIZE_CLASSES; c++)
-    while (node *n = p->of[c]) {
-      p->of[c] = n->next;
-      if (p == &captured) of_graphs.erase(n->block);
-      cudaFree(n->block);
-      free(n);
-    }
-  p->bytes = 0;
-}
-
-static void *allocate(int64_t size) {
+/* A new block of at least size bytes, as one unused piece: as large as all others together, so that there are few. */
+static bool grow(int64_t size) {
+  int64_t wanted = block_bytes < LEAST ? LEAST : block_bytes < MOST ? block_bytes : MOST;
+  if (wanted < size) wanted = size;
   void *block = NULL;
-  if (cudaMalloc(&block, (size_t)size) == cudaSuccess) return block;
-  cudaGetLastError(); /* forgets it: the caller tells */
-  return NULL;
+  while (cudaMalloc(&block, (size_t)wanted) != cudaSuccess) {
+    cudaGetLastError(); /* forgets it: the caller tells */
+    if (wanted == size) return false;
+    wanted = size;
+  }
+  block_bytes += wanted;
+  put_back(new piece{(char *)block, wanted, NULL, NULL, true, false});
+  return true;
+}
+
+static piece *find(int64_t size) {
+  piece least = {NULL, size, NULL, NULL, true, false};
+  auto found = usual.lower_bound(&least);
+  return found == usual.end() ? NULL : *found;
+}
+
+/* Keeps the first size bytes of p; the rest is unused. */
+static void cut(piece *p, int64_t size) {
+  if (p->size == size) return;
+  piece *rest = new piece{p->at + size, p->size - size, p, p->after, true, p->is_graphs};
+  if (p->after) p->after->before = rest;
+  p->after = rest;
+  p->size = size;
+  put_back(rest);
+}
+
+/* Makes p, which is in no pool, unused, as one with its unused neighbours of the same pool. */
+static void release(piece *p) {
+  for (piece *other : {p->after, p->before}) {
+    if (!other || !other->is_unused || pool_of(other) != pool_of(p)) continue;
+    take_out(other);
+    piece *first = other == p->after ? p : other, *second = first->after;
+    first->size += second->size;
+    first->is_graphs = first->is_graphs || second->is_graphs;
+    first->after = second->after;
+    if (first->after) first->after->before = first;
+    delete second;
+    p = first;
+  }
+  put_back(p);
 }
 
 void *ty_alloc(int64_t bytes) {
   if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
-  int64_t size;
-  int c = ty_size_class(bytes, &size);
-  void *block = take(device_is_capturing() ? &captured : &usual, c, size);
-  if (!block) block = allocate(size);
-  if (!block && !device_is_capturing()) {
-    ty_cache_clear(); /* what other sizes have left may do */
-    block = allocate(size);
+  int64_t size = bytes ? divide_up(bytes, GRAIN) * GRAIN : (int64_t)GRAIN;
+  piece *p = find(size);
+  if (!p && grow(size)) p = find(size);
+  if (!p && !device_is_capturing()) {
+    ty_cache_clear(); /* blocks of which nothing is used */
+    if (grow(size)) p = find(size);
   }
-  if (!block) return NULL;
-  if (device_is_capturing()) of_graphs.insert(block);
+  if (!p) return NULL;
+  take_out(p);
+  cut(p, size);
+  p->is_graphs = device_is_capturing();
+  used[p->at] = p;
   live_bytes += size;
   if (live_bytes > peak_bytes) peak_bytes = live_bytes;
-  return block;
+  return p->at;
 }
-void ty_free(void *block, int64_t bytes) {
-  if (!block) return;
-  int64_t size;
-  int c = ty_size_class(bytes, &size);
-  pool *p = of_graphs.count(block) ? &captured : &usual;
-  node *n = spare;
-  if (n) spare = n->next;
-  else n = (node *)malloc(sizeof *n);
-  live_bytes -= size;
-  if (!n) {
-    if (p == &usual) cudaFree(block);
-    return;
+void ty_free(void *block, int64_t) {
+  auto found = used.find(block);
+  if (found == used.end()) return;
+  piece *p = found->second;
+  used.erase(found);
+  live_bytes -= p->size;
+  release(p);
+}
+
+/* Puts the pieces of graphs that are in a pool where they belong now. */
+static void sort(pool *from, bool are_graphs) {
+  std::vector<piece *> moved;
+  for (piece *p : *from)
+    if (p->is_graphs) moved.push_back(p);
+  for (piece *p : moved) {
+    from->erase(p);
+    unused_bytes -= p->size;
+    p->is_unused = false;
+    p->is_graphs = are_graphs;
   }
-  *n = {block, p->of[c]};
-  p->of[c] = n;
-  p->bytes += size;
+  for (piece *p : moved) release(p);
 }
+void memory_begin_capture(void) { sort(&aside, true); }
+void memory_end_capture(void) { sort(&usual, true); }
+
 void ty_cache_clear(void) {
   if (device_is_capturing()) return; /* freeing would wait */
-  clear(&usual);
-  if (!device_has_graphs()) clear(&captured);
-  while (node *n = spare) {
-    spare = n->next;
-    free(n);
+  if (!device_has_graphs()) sort(&aside, false);
+  for (auto at = usual.begin(); at != usual.end();) {
+    piece *p = *at++;
+    if (p->before || p->after) continue;
+    take_out(p);
+    block_bytes -= p->size;
+    cudaFree(p->at);
+    delete p;
   }
 }
 void ty_memory(int64_t *live, int64_t *peak, int64_t *cached) {
   *live = live_bytes;
   *peak = peak_bytes;
-  *cached = usual.bytes + captured.bytes;
+  *cached = unused_bytes;
 }
 void ty_memory_reset_peak(void) { peak_bytes = live_bytes; }
 int64_t ty_free_bytes(void) {
+  int64_t unused = 0;
+  for (const piece *p : usual) unused += p->size;
   size_t free_now = 0, total;
-  return cudaMemGetInfo(&free_now, &total) == cudaSuccess ? (int64_t)free_now + usual.bytes : 0;
-}
-
-/* ---- copies ----
- * Uploads go through pinned memory: of pageable memory the driver may wait for the stream. Each size class has a few blocks, used in turn. */
-
-enum { MOST_STAGES = 32 };
-static const int64_t STAGED = (int64_t)256 << 20; /* bytes of a size class that are pinned, at most; half of it for one upload */
-
-struct stage { void *host; cudaEvent_t sent; };
-struct stages { stage of[MOST_STAGES]; int count, next; };
-static stages staged[TY_SIZE_CLASSES];
-
-static stage *take_stage(int64_t bytes) {
-  int64_t size;
-  stages *all = &staged[ty_size_class(bytes, &size)];
-  int most = size * MOST_STAGES > STAGED ? (int)(STAGED / size) : (int)MOST_STAGES;
-  stage *s = &all->of[all->next];
-  if (all->next == all->count) {
-    if (cudaHostAlloc(&s->host, (size_t)size, cudaHostAllocDefault) != cudaSuccess) return NULL;
-    if (cudaEventCreateWithFlags(&s->sent, cudaEventDisableTiming) != cudaSuccess) return NULL;
-    all->count++;
-  } else if (cudaEventSynchronize(s->sent) != cudaSuccess) {
-    return NULL;
-  }
-  all->next = (all->next + 1) % most;
-  return s;
-}
-
-static int send(void *block, const void *host, int64_t bytes) {
-  return device_check("upload", cudaMemcpyAsync(block, host, (size_t)bytes, cudaMemcpyHostToDevice, device_stream()));
-}
-
-int ty_upload(void *block, const void *host, int64_t bytes) {
-  if (bytes == 0) return 0;
-  if (device_is_capturing()) {
-    void *constant = device_capture_constant(bytes);
-    if (!constant) return ty_fail("upload: out of memory for %lld pinned bytes", (long long)bytes);
-    return send(block, memcpy(constant, host, (size_t)bytes), bytes);
-  }
-  if (bytes > STAGED / 2) return send(block, host, bytes); /* no step's */
-  stage *s = take_stage(bytes);
-  if (!s) return device_check("upload", cudaGetLastError()) ? 1 : ty_fail("upload: out of memory for %lld pinned bytes", (long long)bytes);
-  TY_TRY(send(block, memcpy(s->host, host, (size_t)bytes), bytes));
-  return device_check("upload", cudaEventRecord(s->sent, device_stream()));
-}
-int ty_download(void *host, const void *block, int64_t bytes) {
-  if (device_is_capturing()) return ty_sync(); /* says why not */
-  TY_TRY(device_check("download", cudaMemcpyAsync(host, block, (size_t)bytes, cudaMemcpyDeviceToHost, device_stream())));
-  return ty_sync();
+  return cudaMemGetInfo(&free_now, &total) == cudaSuccess ? (int64_t)free_now + unused : 0;
 }

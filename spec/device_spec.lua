@@ -298,6 +298,26 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       assert.equal(before.live, tycho.memory(name).live)
     end)
 
+    it('joins what is freed next to each other, and gives it again', function()
+      local library, size = lib.devices[name].float, 1000 * 512
+      local a, b, c = library.ty_alloc(size), library.ty_alloc(size), library.ty_alloc(size)
+      local before = tycho.memory(name)
+      local are_neighbours = ffi.cast('char *', a) + size == ffi.cast('char *', b)
+      assert.is_true(are_neighbours or name == 'cuda') -- where other memory may have had room for one of them
+      for _, order in ipairs { 1, -1 } do
+        library.ty_free(order == 1 and a or b, size)
+        library.ty_free(order == 1 and b or a, size)
+        local both = library.ty_alloc(2 * size)
+        assert.is_true(a == both or not are_neighbours)
+        assert.equal(before.live, tycho.memory(name).live)
+        assert.equal(before.cached, tycho.memory(name).cached)
+        library.ty_free(both, 2 * size)
+        a, b = library.ty_alloc(size), library.ty_alloc(size)
+      end
+      for _, block in ipairs { a, b, c } do library.ty_free(block, size) end
+      assert.equal(before.live - 3 * size, tycho.memory(name).live)
+    end)
+
     it('says what it is', function() assert.truthy(#ffi.string(lib.devices[name].float.ty_device_text()) > 0) end)
   end)
 end
