@@ -86,6 +86,19 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
 
     local function doubled(inputs) return inputs.x * 2 end
 
+    it('has memory of its own, over which no other work runs', function()
+      local first = tycho.graph(function(inputs) return ((inputs.x * 2):exp() + 1):log() end)
+      local second = tycho.graph(function(inputs) return (((inputs.x * 3):exp() + 2):log() * inputs.x):sum() end)
+      local x = tycho.ones({ 700 }, 'f32', name)
+      for _ = 1, 3 do first { x = x } end
+      for _ = 1, 3 do second { x = x } end
+      local others = {}
+      for i = 1, 100 do others[i] = tycho.full({ 700 }, i, 'f32', name) end
+      first { x = x }
+      second { x = x }
+      for i, other in ipairs(others) do assert.equal(700 * i, other:sum():item()) end
+    end)
+
     it('takes tensors of the CPU, and marks its results as gone at the next launch', function()
       local step = tycho.graph(doubled)
       local kept
