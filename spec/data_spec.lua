@@ -5,6 +5,7 @@ local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
 local lib = require 'tycho.lib'
+local full_memory = require 'spec.full_memory'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
@@ -129,19 +130,19 @@ describe('a loader', function()
     for i = 1, 4000 do many[i] = paths[i % #paths + 1] end
     local function start(n) return loader.start { paths = many, into = tycho.empty({ #many, 48, 48, 3 }, 'u8'), threads = n } end
     tycho.collect()
-    local before, live = threads(), lib.memory().registered
+    local before, live = threads(), tycho.memory().registered
     start(2):stop()
     assert.equal(before, threads())
     tycho.collect()
     local jobs = {} -- luacheck: ignore
     tycho.scope(function() jobs[1] = start(2) end) -- the scope ends with the job still at work
-    assert.equal(live + 4000 * 48 * 48 * 3, lib.memory().registered)
+    assert.equal(live + 4000 * 48 * 48 * 3, tycho.memory().registered)
     jobs[1] = nil
     start(2)
     tycho.collect()
     assert.equal(before, threads())
     tycho.collect()
-    assert.equal(live, lib.memory().registered)
+    assert.equal(live, tycho.memory().registered)
   end)
   it('ends with Ctrl-C at the prompt', function()
     local check, before = lib.check_interrupt, threads()
@@ -388,13 +389,10 @@ describe('a packed file', function()
     local problem = device.problem 'cuda-host'
     if problem then return pending(problem) end
     run()
-    ffi.cdef 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);'
-    tycho.collect()
-    lib.clear_cache() -- what other specs have left there would do
-    ffi.C.setenv('TYCHO_HOST_MEMORY', '1', 1)
+    local release = full_memory 'cuda-host'
     local ok, message = pcall(open, out, { device = 'cuda-host', resident = true })
     local dataset = open(out, { device = 'cuda-host' })
-    ffi.C.unsetenv 'TYCHO_HOST_MEMORY'
+    release()
     assert.is_false(ok)
     assert.matches('^resident=True: they take 0.0 GB, %d+.%d GB of cuda%-host are free; set resident=auto$', message)
     assert.matches('host: they take 0.0 GB, %d+.%d GB of cuda%-host are free, and a training needs up to 10 GB', dataset.placement)

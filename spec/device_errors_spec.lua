@@ -134,19 +134,13 @@ describe('memory that ends', function()
   -- From the call'th losses on the device has no byte left; the first captured step is the second of one environment.
   local function short(call, arguments, advice)
     write('short.lua', ([[
-      local ffi = require 'ffi'
-      ffi.cdef 'int setenv(const char *name, const char *value, int overwrite);'
       local training = require 'experiments.contextssl.training'
       local losses, steps = training.policies.losses, 0
       function training.policies.losses(...)
         steps = steps + 1
         local loss, out = losses(...)
         if steps == %d then
-          ffi.C.setenv('TYCHO_HOST_MEMORY', '1', 1)
-          local library, bytes = require('tycho.lib').devices['cuda-host'].float, 2^24
-          while bytes >= 512 do
-            if library.ty_alloc(bytes) == nil then bytes = bytes / 2 end
-          end
+          require 'spec.full_memory' 'cuda-host'
         end
         return loss, out
       end

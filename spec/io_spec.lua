@@ -3,6 +3,7 @@ local ffi = require 'ffi'
 local lfs = require 'lfs'
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
+local tycho = require 'tycho'
 local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local npy = require 'tycho.io.npy'
@@ -53,16 +54,16 @@ end
 
 -- Reading by read() must take no memory, give x, keep the file mapped as long as the tensor lives, and keep changes from the file.
 local function assert_stays_in_file(name, x, reading)
-  local live = lib.memory().registered
+  local live = tycho.memory().registered
   local got = reading()
-  assert.are.equal(live, lib.memory().registered)
+  assert.are.equal(live, tycho.memory().registered)
   assert.is_true(is_mapped(name))
   assert.are.equal(x:sum():item(), got:sum():item())
   got:fill_(0)
   assert.are.equal(0, got:sum():item())
   assert.are.equal(x:sum():item(), reading():sum():item())
   got = nil -- luacheck: ignore
-  lib.collect()
+  tycho.collect()
   assert.is_false(is_mapped(name))
 end
 
@@ -189,18 +190,18 @@ describe('files', function()
   describe('a mapped file', function()
     it('is a storage whose changes stay in memory, not counted as live, unmapped with its last tensor', function()
       write('x', ('\0'):rep(64) .. npy.encode(tensor.tensor { 1, 2, 3 }):sub(-12))
-      local live = lib.memory().registered
+      local live = tycho.memory().registered
       local storage, size = file.map(path 'x')
       local x = tensor.from_storage(storage, 64, { 3 }, 'f32')
       assert.are.equal(76, size)
       assert.are.same({ 1, 2, 3 }, x:tolist())
       x:fill_(7)
       assert.are.same({ 7, 7, 7 }, x:tolist())
-      assert.are.equal(live, lib.memory().registered)
+      assert.are.equal(live, tycho.memory().registered)
       assert.are.same({ 1, 2, 3 }, tensor.from_storage(file.map(path 'x'), 64, { 3 }, 'f32'):tolist())
       assert.is_true(is_mapped 'x')
       storage, x = nil, nil -- luacheck: ignore
-      lib.collect()
+      tycho.collect()
       assert.is_false(is_mapped 'x')
     end)
     it('holds the tensors of every format when it is large, without a copy', function()

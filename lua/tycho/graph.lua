@@ -19,8 +19,11 @@
 -- device (item, tolist, cpu) or draw random numbers: that raises, and so does what waits through it.
 local ffi = require 'ffi'
 local autograd = require 'tycho.autograd'
+local backward = require 'tycho.backward'
 local finite = require 'tycho.finite'
 local lib = require 'tycho.lib'
+local scopes = require 'tycho.scope'
+local storages = require 'tycho.storage'
 local tensor = require 'tycho.tensor'
 
 local M = {}
@@ -128,7 +131,7 @@ local function pack(...) return { n = select('#', ...), ... } end
 
 local function versions_now()
   local out = {}
-  for _, entry in ipairs(lib.storages()) do out[entry.storage] = entry.storage.version end
+  for _, entry in ipairs(storages.list()) do out[entry.storage] = entry.storage.version end
   return out
 end
 
@@ -137,7 +140,7 @@ local function record(fn, inputs, device)
   local before, gradients, work = versions_now(), {}, {}
   lib.check(device.float.ty_capture_begin(), device.float)
   lib.capturing, host_work = device, work
-  autograd.on_deposit = function(leaf)
+  backward.on_deposit = function(leaf)
     if leaf.grad and not gradients[leaf] then
       lib.raise('graph: a captured step adds to a gradient that was there before it; call zero_grad inside of the step')
     end
@@ -145,8 +148,8 @@ local function record(fn, inputs, device)
   end
   local results
   local ok, message = xpcall(function()
-    results = pack(autograd.scope(fn, inputs))
-    for _, entry in ipairs(lib.storages()) do
+    results = pack(scopes.scope(fn, inputs))
+    for _, entry in ipairs(storages.list()) do
       local s = entry.storage
       local is_kept = s.lasting and before[s] == nil
       for leaf in pairs(is_kept and gradients or {}) do is_kept = is_kept and not (leaf.grad and leaf.grad.storage == s) end
@@ -156,7 +159,7 @@ local function record(fn, inputs, device)
       end
     end
   end, lib.remember)
-  lib.capturing, host_work, autograd.on_deposit = false, false, false
+  lib.capturing, host_work, backward.on_deposit = false, false, false
   local handle = ffi.new 'ty_graph *[1]'
   local status = device.float.ty_capture_end(ok and handle or nil)
   if not ok or status ~= 0 then
@@ -193,7 +196,7 @@ end
 -- The tensor that stands for input number i in captured steps; one for all signatures in which it has this form.
 local function stand_in(self, i, t, device)
   local key = ('%d %s %s'):format(i, t.dtype, tensor.shape_text(t))
-  self.inputs[key] = self.inputs[key] or autograd.keep(tensor.empty_like(t, nil, device.name))
+  self.inputs[key] = self.inputs[key] or scopes.keep(tensor.empty_like(t, nil, device.name))
   return self.inputs[key]
 end
 
@@ -212,19 +215,19 @@ function Step:__call(inputs)
   end)
   if not device or lib.capturing then return self.fn(inputs) end
   local function placed() return map(inputs, {}, function(t) return t:to(device.name) end) end
-  if finite.is_on then return autograd.scope(self.fn, placed()) end
+  if finite.is_on then return scopes.scope(self.fn, placed()) end
   if has_changed(self) or self.count > MOST then self:reset() end
   local key = table.concat(words, ' ')
   local entry = self.entries[key]
   if not entry then
-    local results = pack(autograd.scope(self.fn, placed()))
+    local results = pack(scopes.scope(self.fn, placed()))
     self.entries[key], self.count = {}, self.count + 1
     return unpack(results, 1, results.n)
   end
   if not entry.graph then
     take_back()
-    lib.collect()
-    lib.clear_cache() -- the graphs' memory will hold what the steps before had in the cache
+    storages.collect()
+    storages.clear_cache() -- the graphs' memory will hold what the steps before had in the cache
     local stands, i = {}, 0
     for k, t in ipairs(given) do stands[k] = stand_in(self, k, t, device) end
     entry.graph = record(self.fn, map(inputs, {}, function() i = i + 1; return stands[i] end), device)

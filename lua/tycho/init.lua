@@ -1,8 +1,11 @@
 -- The framework's front door: tensors, ops, gradients. Everything else loads when it is first named:
 -- tycho.conv2d is lua/tycho/ops/conv2d.lua, tycho.nn.Linear is lua/tycho/nn/Linear.lua, tycho.io.npy is lua/tycho/io/npy.lua.
+require 'tycho.backward'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
+local scope = require 'tycho.scope'
 local finite = require 'tycho.finite'
 local op = require 'tycho.op'
 local autocast = require 'tycho.autocast'
@@ -12,8 +15,9 @@ local M = { version = '0.1.0', lib = lib, autocast = autocast.run }
 for _, name in ipairs { 'tensor', 'empty', 'empty_image', 'empty_like', 'full', 'zeros', 'ones', 'zeros_like', 'arange', 'is_tensor' } do
   M[name] = tensor[name]
 end
-for _, name in ipairs { 'no_grad', 'with_grad', 'scope', 'keep' } do M[name] = autograd[name] end
-for _, name in ipairs { 'memory', 'set_memory_limit', 'collect', 'interrupted', 'on_interrupt' } do M[name] = lib[name] end
+M.no_grad, M.with_grad, M.scope, M.keep = autograd.no_grad, autograd.with_grad, scope.scope, scope.keep
+for _, name in ipairs { 'memory', 'set_memory_limit', 'collect' } do M[name] = storages[name] end
+for _, name in ipairs { 'interrupted', 'on_interrupt' } do M[name] = lib[name] end
 
 function M.set_threads(n)
   if type(n) ~= 'number' or n ~= math.floor(n) then lib.raise(('threads: expected a whole number, got %s'):format(tostring(n))) end

@@ -2,6 +2,7 @@
 -- Differentiable operations live in ops/; they appear here as methods by file name. Tensors count from 0.
 local ffi = require 'ffi'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local dtypes = require 'tycho.dtype'
 
 local Tensor = {} -- methods
@@ -83,7 +84,7 @@ local function device_of(name)
 end
 local function allocate(c, count, dtype, device)
   c.dtype, c.device = dtype.code, device.code
-  local storage = lib.storage(count * dtype.size, dtype, device)
+  local storage = storages.new(count * dtype.size, dtype, device)
   c.data = storage.block
   return wrap(c, storage, dtype)
 end
@@ -123,14 +124,14 @@ function M.from_storage(storage, offset, shape, dtype, stride)
     if shape[i] > 1 then c.stride[i - 1] = stride[i] end
   end
   dtype = dtype_of(dtype)
-  c.dtype, c.device = dtype.code, lib.home(storage).code
+  c.dtype, c.device = dtype.code, storages.home(storage).code
   c.data = ffi.cast('char *', storage.block) + offset
   return wrap(c, storage, dtype)
 end
 
 -- A tensor as a struct and a dtype (an entry of dtype.lua) describe it, over memory that somebody else frees.
 function M.borrow(c, dtype)
-  return wrap(struct(c), lib.adopt(c.data, function() end, device_of_code[c.device]), dtype)
+  return wrap(struct(c), storages.adopt(c.data, function() end, device_of_code[c.device]), dtype)
 end
 
 -- Elements lie without gaps or repeats, in any order of dims.

@@ -3,7 +3,7 @@
 local json = require 'dkjson'
 local lfs = require 'lfs'
 local tensor = require 'tycho.tensor'
-local lib = require 'tycho.lib'
+local tycho = require 'tycho'
 local pt = require 'tycho.io.pt'
 local npy = require 'tycho.io.npy'
 local npz = require 'tycho.io.npz'
@@ -173,14 +173,14 @@ return function(dir, report)
     for _, name in ipairs(names) do
       check(folder .. name, function()
         local path = dir .. '/' .. folder .. name
-        lib.collect()
-        local live, kilobytes, start = lib.memory().live, collectgarbage('count'), os.clock()
+        tycho.collect()
+        local live, kilobytes, start = tycho.memory().live, collectgarbage('count'), os.clock()
         local ok, message = pcall(load, path)
         assert(not ok, 'it was read, expected a refusal')
         assert(type(message) == 'string' and message:sub(1, #path) == path and #message < #path + 300 and not message:find('\n'),
           'expected one sentence that begins with the path, got ' .. tostring(message))
         assert(os.clock() - start < SLOWEST, 'too slow')
-        assert(lib.memory().live - live < LARGEST and (collectgarbage('count') - kilobytes) * 1024 < LARGEST, 'too much memory')
+        assert(tycho.memory().live - live < LARGEST and (collectgarbage('count') - kilobytes) * 1024 < LARGEST, 'too much memory')
         return 0
       end)
     end

@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local device = require 'tycho.device'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local tensor = require 'tycho.tensor'
 
 local Ring = {}
@@ -30,7 +31,7 @@ function Ring:release() lib.check(self.library.ty_ring_release(self.handle, self
 
 -- A tensor over a slot's memory; it keeps the ring, and whoever still writes keeps it (loader.lua).
 function Ring:view(block, where)
-  local storage = lib.adopt(block, function() end, where)
+  local storage = storages.adopt(block, function() end, where)
   storage.ring = self
   return tensor.from_storage(storage, 0, { self.count, unpack(self.shape) }, 'u8')
 end
@@ -41,7 +42,7 @@ return function(name, rows, shape)
   for _, size in ipairs(shape) do bytes = bytes * size end
   local handle = library.ty_ring_open(rows * bytes, SLOTS)
   if handle == nil then
-    lib.collect() -- what nobody uses any more may do
+    storages.collect() -- what nobody uses any more may do
     handle = library.ty_ring_open(rows * bytes, SLOTS)
   end
   if handle == nil then lib.raise(ffi.string(library.ty_error())) end

@@ -176,10 +176,10 @@ end
 -- The text of the type file.
 function M.text()
   local lines = { head }
-  entries(lines, lib.root .. '/lua/tycho/tensor.lua', 'Tensor', 'Tensor', 'tycho')
-  entries(lines, lib.root .. '/lua/tycho/autograd.lua', 'Tensor', 'Tensor', 'tycho')
-  entries(lines, lib.root .. '/lua/tycho/lib.lua', 'M', nil, 'tycho')
-  entries(lines, lib.root .. '/lua/tycho/init.lua', 'M', nil, 'tycho')
+  for _, stem in ipairs { 'tensor', 'autograd', 'backward' } do
+    entries(lines, ('%s/lua/tycho/%s.lua'):format(lib.root, stem), 'Tensor', 'Tensor', 'tycho')
+  end
+  for _, stem in ipairs { 'scope', 'storage', 'lib', 'init' } do entries(lines, ('%s/lua/tycho/%s.lua'):format(lib.root, stem), 'M', nil, 'tycho') end
   ops(lines)
   for _, folder in ipairs(folders) do
     lines[#lines + 1] = ('tycho.%s = {}\n'):format(folder)

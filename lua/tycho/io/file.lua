@@ -2,6 +2,7 @@
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 
 ffi.cdef [[
 void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset);
@@ -61,7 +62,7 @@ local function open(path)
   if size > 0 then
     address = try_to_map(file, size)
     if not address then -- mappings that nothing uses any more may fill the system's table
-      lib.collect()
+      storages.collect()
       address = try_to_map(file, size)
     end
   end
@@ -80,7 +81,7 @@ end
 -- A storage over the bytes from pointer on, for tensor.from_storage.
 function Mapping:storage(pointer)
   self.users = self.users + 1
-  return lib.adopt(pointer, function() self:close() end)
+  return storages.adopt(pointer, function() self:close() end)
 end
 
 -- Calls fn(bytes, size, mapping) with path mapped and returns its results. The bytes die with the call, but for those that

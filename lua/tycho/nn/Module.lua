@@ -4,6 +4,7 @@
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
+local scope = require('tycho.scope').scope
 local nearest = require 'tycho.nearest'
 local python = require 'tycho.io.python'
 
@@ -34,7 +35,7 @@ function Module.class(options)
     end,
   })
   local function run(self, ...) return self:forward(...) end
-  local function run_scoped(self, ...) return autograd.scope(self.forward, self, ...) end
+  local function run_scoped(self, ...) return scope(self.forward, self, ...) end
   class.instance = { __index = class, __newindex = assign, __call = options and options.scoped and run_scoped or run }
   return class
 end

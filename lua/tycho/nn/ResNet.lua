@@ -1,6 +1,6 @@
 -- ResNet 18, 34 and 50 (He et al. 2016) with torchvision's architecture and parameter names, without the classifier:
 -- images (N,3,H,W) -> features (N, resnet.features). ResNet(depth, width): width is the channels of the first stage, 64 in the paper.
-local autograd = require 'tycho.autograd'
+local scope = require('tycho.scope').scope
 local Module = require 'tycho.nn.Module'
 local Conv2d = require 'tycho.nn.Conv2d'
 local BatchNorm2d = require 'tycho.nn.BatchNorm2d'
@@ -77,7 +77,7 @@ function ResNet:init(depth, width)
 end
 
 function ResNet:forward(x)
-  x = autograd.scope(stem, self, x)
+  x = scope(stem, self, x)
   for stage = 1, 4 do x = self['layer' .. stage](x) end
   return x:avg_pool2d()
 end

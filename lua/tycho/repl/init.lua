@@ -2,6 +2,7 @@
 local edit = require 'tycho.repl.edit'
 local history = require 'tycho.repl.history'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local new_session = require 'tycho.repl.session'
 local reload = require 'tycho.repl.reload'
 local terminal = require 'tycho.repl.terminal'
@@ -77,7 +78,7 @@ end
 -- A session on this terminal or pipe. frames: of the program that it is in the middle of [opt].
 function M.session(frames)
   reload.begin()
-  lib.find_site = lib.caller
+  storages.find_site = lib.caller
   return new_session { frames = frames, write = M.writer() }
 end
 

@@ -3,6 +3,7 @@
 -- Ctrl-C sends that signal (csrc/storage.c); what is compiled is then dropped, and the interpreter's hook raises the error.
 local ffi = require 'ffi'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local profile = require 'jit.profile'
 
 ffi.cdef [[
@@ -17,7 +18,7 @@ local M = {}
 local asked, listening, is_running = false, false, false
 
 -- Where an op has raised the error already, nothing is left to do. The books of memory are never left half-written.
-local books = debug.getinfo(lib.storage, 'S').source
+local books = debug.getinfo(storages.new, 'S').source
 local function hook()
   if not asked or debug.getinfo(2, 'S').source == books then return end
   asked = false

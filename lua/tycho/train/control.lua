@@ -5,6 +5,7 @@ local ffi = require 'ffi'
 local evaluate = require 'tycho.repl.evaluate'
 local interrupt = require 'tycho.repl.interrupt'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local new_session = require 'tycho.repl.session'
 local reload = require 'tycho.repl.reload'
 local socket = require 'tycho.io.socket'
@@ -101,7 +102,7 @@ local function leave(self, why)
   self.connection:close()
   self.connection, self.back_at = nil, nil
   interrupt.release()
-  lib.find_site = false
+  storages.find_site = false
   self.loop:say(('step %d: %s'):format(self.loop.iteration, why))
 end
 
@@ -134,7 +135,7 @@ function Control:poll()
   self.connection = connection
   self.session = self.session or new_remote_session(self)
   self.known = self.settings and self.settings()
-  lib.find_site = lib.caller
+  storages.find_site = lib.caller
   self.loop:say(('step %d: attached, the training waits'):format(self.loop.iteration))
   serve(self)
 end

@@ -10,6 +10,7 @@
 --   loop:restore(); local finished = loop:train()
 local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
+local scope = require('tycho.scope').scope
 local checkpoint = require 'tycho.train.checkpoint'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
@@ -55,7 +56,7 @@ end
 function Loop:check_finite()
   local scaler = self.parts.optimizers.scaler
   if scaler then scaler:check(self.iteration == self.total and self.total < 20 and self.total or nil) end
-  local sum = autograd.no_grad(autograd.scope, function()
+  local sum = autograd.no_grad(scope, function()
     local total = 0
     for _, module in pairs(self.parts.modules) do
       for _, p in ipairs(module:parameters()) do total = total + p:sum() end

@@ -2,6 +2,7 @@
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local graph = require 'tycho.graph'
+local scopes = require 'tycho.scope'
 
 local Meters = {}
 Meters.__index = Meters
@@ -9,7 +10,7 @@ Meters.__index = Meters
 -- A weighted sum, kept where the values are: in double on the CPU, in float on a device. It stays where it is for good, because a captured step
 -- (tycho.graph) has its address. The weights are the host's.
 local function new_sum(self, name, value)
-  local sum = autograd.keep(tensor.zeros({}, value.device == 'cpu' and 'f64' or 'f32', value.device))
+  local sum = scopes.keep(tensor.zeros({}, value.device == 'cpu' and 'f64' or 'f32', value.device))
   if self.loaded[name] then sum:fill_(self.loaded[name]) end
   self.sums[name], self.loaded[name] = sum, nil
   return sum
@@ -32,7 +33,7 @@ local function read(self)
   for name, sum in pairs(self.sums) do
     if self.weights[name] then names[#names + 1], list[#list + 1] = name, sum end
   end
-  local sums = #list > 0 and autograd.no_grad(autograd.scope, function() return tensor.Tensor.stack(list, 0):tolist() end) or {}
+  local sums = #list > 0 and autograd.no_grad(scopes.scope, function() return tensor.Tensor.stack(list, 0):tolist() end) or {}
   for i, sum in ipairs(sums) do out[names[i]] = { sum, self.weights[names[i]] } end
   for name, sum in pairs(self.loaded) do out[name] = { sum, self.weights[name] } end
   return out

@@ -1,6 +1,7 @@
 -- times an expression: :bench x:matmul(x)
 local evaluate = require 'tycho.repl.evaluate'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 
 local ROUND, ROUNDS = 0.05, 9 -- seconds, number
 
@@ -23,9 +24,9 @@ return function(session, expression)
   if not chunk then error(message == true and 'the expression is not complete' or message, 0) end
   seconds_of(chunk, 1)
   lib.cpu.ty_memory_reset_peak()
-  local live = lib.memory().live
+  local live = storages.memory().live
   local once = seconds_of(chunk, 1)
-  local bytes = lib.memory().peak - live
+  local bytes = storages.memory().peak - live
   local count = 1
   while once * count < ROUND and count < 2^24 do
     count = count * 2

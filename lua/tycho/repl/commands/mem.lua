@@ -1,5 +1,5 @@
 -- the largest live tensors, where they were made, and what is in use
-local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 local tensor = require 'tycho.tensor'
 
 local SHOWN, DEPTH = 12, 3
@@ -26,8 +26,8 @@ local function names_of(session)
 end
 
 return function(session)
-  lib.collect()
-  local names, list = names_of(session), lib.storages()
+  storages.collect()
+  local names, list = names_of(session), storages.list()
   table.sort(list, function(a, b) return a.bytes > b.bytes end)
   local lines = {}
   for i = 1, math.min(#list, SHOWN) do
@@ -35,7 +35,7 @@ return function(session)
     lines[i] = ('%10.3f MB  %-20s %s'):format(entry.bytes / 1e6, names[entry.storage] or '(no variable)', entry.storage.site or '')
   end
   if #list > SHOWN then lines[#lines + 1] = ('%d more'):format(#list - SHOWN) end
-  local memory = lib.memory()
+  local memory = storages.memory()
   lines[#lines + 1] = ('%.3f MB in %d tensors, at most %.3f so far; %.3f MB kept for reuse; Lua itself %.3f MB'):format(memory.live / 1e6, #list,
     memory.peak / 1e6, memory.cached / 1e6, collectgarbage 'count' / 1e3)
   session:print(table.concat(lines, '\n'))
