@@ -127,7 +127,14 @@ struct host_graph { std::vector<std::function<int()>> work; };
 static host_graph *recording;
 static bool is_spoiled; /* what waited during a capture has ended it, as in CUDA */
 
+/* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
+static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
+static int64_t work_count;
+extern "C" int64_t host_work_count(void) { return work_count; }
+
 int host_do(std::function<int()> work) {
+  work_count++;
+  if (is_dry) return 0;
   if (!recording) return work();
   recording->work.push_back(std::move(work));
   return 0;
@@ -223,7 +230,7 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
   const char *size = getenv("TYCHO_HOST_MEMORY");
   if ((size && held + bytes > strtoull(size, NULL, 10)) || posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
   held += malloc_usable_size(*block);
-  memset(*block, 0xff, bytes);
+  if (!is_dry) memset(*block, 0xff, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaFree(void *block) {
