@@ -240,7 +240,7 @@ int ty_accept_normalize_images(const ty_tensor *y, const ty_tensor *x, const ty_
   const char *op = "normalize_images";
   TY_TRY(ty_check_dense(op, "x", x, TY_U8, 4));
   TY_TRY(ty_check_size(op, "x", x, 3, 3));
-  TY_TRY(ty_check_real(op, "y", y));
+  TY_TRY(ty_check_float(op, "y", y));
   TY_TRY(ty_check_image(op, "y", y));
   if (index) TY_TRY(ty_check_dense(op, "index", index, TY_I64, 1));
   int64_t m = index ? index->shape[0] : x->shape[0];

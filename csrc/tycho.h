@@ -218,7 +218,7 @@ int ty_set_jpeg_decoder(int which);
 const char *ty_jpeg_decoder(void); /* its name, with the version where it tells */
 int ty_image_size(int32_t *height, int32_t *width, const char *path);
 int ty_resize(ty_tensor *y, const ty_tensor *x); /* Pillow's antialiased bilinear; uint8 (H,W,3) dense */
-/* y[i] = (x[index[i]]/255 - mean[c]) / std[c]. x uint8 (n,H,W,3) dense; y real image (m,3,H,W); index int64 (m) [opt]; mean, std of 3. */
+/* y[i] = (x[index[i]]/255 - mean[c]) / std[c]. x uint8 (n,H,W,3) dense; y float image (m,3,H,W); index int64 (m) [opt]; mean, std of 3. */
 int ty_normalize_images(ty_tensor *y, const ty_tensor *x, const ty_tensor *index, const double *mean, const double *std);
 int ty_write_jpeg(const char *path, const ty_tensor *x, int quality); /* uint8 (H,W,3) dense; written to a temporary name, then renamed */
 int ty_write_png(const char *path, const ty_tensor *x);               /* uint8 (H,W,C), C = 1, 3 or 4 */

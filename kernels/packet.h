@@ -18,7 +18,7 @@ template <class P> static inline void write_words(void *y, const P &p) {
   *(P *)y = p;
 }
 #else
-/* The compiler does not always see that a struct's elements make one word, and of what is assigned not that its words are to be stored whole. */
+/* Words, because the compiler moves the elements of a struct one by one where it fails to see that they make one. */
 template <size_t BYTES> struct word;
 template <> struct word<1> { typedef uint8_t type; };
 template <> struct word<2> { typedef uint16_t type; };

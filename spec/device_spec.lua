@@ -238,6 +238,11 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
         local bytes = (g:uniform_tensor { 5, size[1], size[2], 3 } * 255):to('u8')
         assert_close({ image_io.normalize(bytes, mean, std, index) },
           { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
+        for setting, dtype in pairs { fp16 = 'f16', bf16 = 'bf16' } do
+          local there = tycho.autocast(setting, image_io.normalize, bytes:to(name), mean, std, index:to(name))
+          assert.equal(dtype, there.dtype)
+          assert_close({ image_io.normalize(bytes, mean, std, index):to(dtype):to 'f32' }, { there:cpu():to 'f32' }, dtype == 'f16' and 1e-3 or 1e-2)
+        end
       end
     end)
 

@@ -124,7 +124,7 @@ local function new_training(config, dataset, parts, run, monitor)
     local environment = policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
     tycho.scope(function()
       local masks = policies.masks(config, draws(config.seed, MASK, iteration))
-      local batch = policies.augment(dataset:batch(list), config, draws(config.seed, AUGMENT, iteration))
+      local batch = policies.augment(tycho.autocast(config.amp, dataset.batch, dataset, list), config, draws(config.seed, AUGMENT, iteration))
       upcoming = {}
       if iteration + 1 < total then
         upcoming[iteration + 1] = pairs_of(iteration + 1)

@@ -46,6 +46,9 @@ function M.run(setting, fn, ...)
   return finish(xpcall(fn, lib.remember, ...))
 end
 
+-- The 16-bit dtype that products are computed in here, or nil.
+function M.dtype() return active or nil end
+
 -- The dtype of an elementwise result of two types (entries of dtype.lua), nil where they do not mix.
 function M.widest(a, b) return is_mixable(a) and is_mixable(b) and 'f32' or nil end
 

@@ -30,7 +30,7 @@ return function(where, small, images)
     local parts = new_parts(where, model, probe, { optimizer = { lr = 5e-5, weight_decay = 1e-3 }, amp = amp,
       probe = { lr = 1e-3, weight_decay = 1e-6 } })
     local function compute(given)
-      local x = image.normalize(bytes, mean, std, given.index)
+      local x = tycho.autocast(amp, image.normalize, bytes, mean, std, given.index)
       training.step(parts, { x = x, r = given.r, latents = given.latents, y = given.y }, given.environment, given.masks, config)
     end
     local run = captured and tycho.graph(compute) or compute

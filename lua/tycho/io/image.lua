@@ -1,6 +1,7 @@
 -- JPEG and PNG files, and Pillow's bilinear resize. Images are u8 tensors (H,W,3); PNGs are also written from (H,W,1) and (H,W,4).
 -- TYCHO_JPEG=turbo or stb in the environment says what decodes JPEG files; otherwise libjpeg-turbo where it is installed, or stb_image.
 local ffi = require 'ffi'
+local autocast = require 'tycho.autocast'
 local lib = require 'tycho.lib'
 local loader = require 'tycho.data.loader'
 local tensor = require 'tycho.tensor'
@@ -51,10 +52,10 @@ function M.resize(x, height, width)
   return y
 end
 
--- (x / 255 - mean) / std per channel as a real image (m,3,H,W). x: u8 (n,H,W,3); mean, std: lists of 3; index: int64 (m) picks and orders
--- rows of x, nil for all.
+-- (x / 255 - mean) / std per channel as an image (m,3,H,W), in float32, or in 16 bit under tycho.autocast, as the convolution that reads it makes it.
+-- x: u8 (n,H,W,3); mean, std: lists of 3; index: int64 (m) picks and orders rows of x, nil for all.
 function M.normalize(x, mean, std, index)
-  local y = tensor.empty_image({ index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }, 'f32', x.device)
+  local y = tensor.empty_image({ index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }, autocast.dtype() or 'f32', x.device)
   lib.check(y.lib.ty_normalize_images(y.c, x.c, index and index.c, ffi.new('double[3]', mean), ffi.new('double[3]', std)), y.lib)
   return y
 end
