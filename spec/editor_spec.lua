@@ -50,6 +50,17 @@ describe('the editor', function()
     p:send '\4'
     assert.equal(0, (p:finish()))
   end)
+  it('knows what was typed while a line ran, Ctrl-D included', function()
+    local p = prompt()
+    p:send "io.write('runs ', 'now\\n') io.flush() local t = os.clock() while os.clock() - t < 0.5 do end\r"
+    p:expect 'runs now'
+    p:send '6 * 7\r'
+    p:expect '\n42\r'
+    p:send "io.write('runs ', 'again\\n') io.flush() local t = os.clock() while os.clock() - t < 0.5 do end\r"
+    p:expect 'runs again'
+    p:send '\4'
+    assert.equal(0, (p:finish()))
+  end)
   it('takes texts of many lines, and recalls them as one', function()
     local p = prompt()
     assert.truthy(type_in(p, 'for i = 1, 2 do\rprint(i * 100)\rend\r', 2):find('100\r\n200\r', 1, true))

@@ -16,7 +16,7 @@ pcall(ffi.cdef, 'int getpid(void);')
 local C = ffi.C
 local ICANON, ECHO, ISIG, IEXTEN, IXON, ICRNL = 2, 8, 1, 0x8000, 0x400, 0x100
 local VMIN, VTIME, NOW = 6, 5, 0
-local TIOCGWINSZ = 0x5413
+local TIOCGWINSZ, FIONREAD = 0x5413, 0x541b
 local POLLIN, EINTR = 1, 4
 local SIGTSTP = 20
 local PASTE_ON, PASTE_OFF = '\27[?2004h', '\27[?2004l'
@@ -101,10 +101,15 @@ local byte, poll = ffi.new('uint8_t[1]'), ffi.new('tycho_pollfd[1]', { { fd = 0,
 -- Whether a byte arrives within so many milliseconds.
 function M.is_pending(milliseconds) return C.poll(poll, 1, milliseconds) > 0 end
 
+local ahead = ffi.new('int[1]') -- bytes that were typed before raw mode; among them Linux gives Ctrl-D as 0
+
 local function read_byte()
   local n
   repeat n = C.read(0, byte, 1) until n >= 0 or ffi.errno() ~= EINTR
-  return n == 1 and byte[0] or nil
+  if n ~= 1 then return nil end
+  if ahead[0] == 0 then return byte[0] end
+  ahead[0] = ahead[0] - 1
+  return byte[0] == 0 and 4 or byte[0]
 end
 
 -- Names of the keys that arrive as escape sequences, and of control characters.
@@ -163,6 +168,7 @@ local function make_raw()
   raw.iflag = bit.band(raw.iflag, bit.bnot(IXON + ICRNL))
   raw.cc[VMIN], raw.cc[VTIME] = 1, 0
   C.tcsetattr(0, NOW, raw)
+  if C.ioctl(0, FIONREAD, ahead) ~= 0 then ahead[0] = 0 end
   io.write(PASTE_ON)
   return true
 end
