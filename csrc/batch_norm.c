@@ -149,46 +149,45 @@ static inline real through(gate of, real dy, real x, real y, real mean, real sca
 /* A channel's vectors. */
 typedef struct { const real *mean, *scale, *bias, *shift, *slope; } channel_vectors;
 
-/* sum[c] = sum of d, product[c] = sum of d * (x - mean), where d passed the gate. */
-static inline __attribute__((always_inline)) void gradient_sums(gate of, real *sum, real *product, const real *dy, const real *x,
+/* passed [opt] = d, what passed the gate; sum[c] = sum of d, product[c] = sum of d * (x - mean). */
+static inline __attribute__((always_inline)) void gradient_sums(gate of, real *sum, real *product, real *passed, const real *dy, const real *x,
                                                                 const real *y, channel_vectors v, int64_t rows, int64_t channels) {
-  for (int64_t r = 0; r < rows; r++, dy += channels, x += channels, y += channels)
+  for (int64_t r = 0; r < rows; r++, dy += channels, x += channels, y += channels) {
 #pragma omp simd
     for (int64_t k = 0; k < channels; k++) {
       real d = through(of, dy[k], x[k], y[k], v.mean[k], v.scale[k], v.bias[k]);
+      if (passed) passed[k] = d;
       sum[k] += d;
       product[k] += d * (x[k] - v.mean[k]);
     }
+    if (passed) passed += channels;
+  }
 }
-static void block_gradients(gate of, real *sum, real *product, const real *dy, const real *x, const real *y, channel_vectors v, int64_t rows,
-                            int64_t channels) {
+static void block_gradients(gate of, real *sum, real *product, real *passed, const real *dy, const real *x, const real *y, channel_vectors v,
+                            int64_t rows, int64_t channels) {
   memset(sum, 0, (size_t)channels * sizeof *sum);
   memset(product, 0, (size_t)channels * sizeof *product);
-  if (of == OPEN) gradient_sums(OPEN, sum, product, dy, x, y, v, rows, channels);
-  else if (of == BY_RESULT) gradient_sums(BY_RESULT, sum, product, dy, x, y, v, rows, channels);
-  else gradient_sums(BY_INPUT, sum, product, dy, x, y, v, rows, channels);
+  if (of == BY_INPUT) gradient_sums(BY_INPUT, sum, product, NULL, dy, x, y, v, rows, channels);
+  else if (of == BY_RESULT && passed) gradient_sums(BY_RESULT, sum, product, passed, dy, x, y, v, rows, channels);
+  else if (of == BY_RESULT) gradient_sums(BY_RESULT, sum, product, NULL, dy, x, y, v, rows, channels);
+  else if (passed) gradient_sums(OPEN, sum, product, passed, dy, x, y, v, rows, channels);
+  else gradient_sums(OPEN, sum, product, NULL, dy, x, y, v, rows, channels);
 }
 
-/* dx = d * scale - shift - (x - mean) * slope, and dresidual = d when asked for. */
-static inline __attribute__((always_inline)) void rows_back(gate of, real *dx, real *dresidual, const real *dy, const real *x, const real *y,
-                                                            channel_vectors v, int64_t rows, int64_t channels) {
-  for (int64_t r = 0; r < rows; r++, dx += channels, dy += channels, x += channels, y += channels) {
+/* dx = d * scale - shift - (x - mean) * slope, where d passed the gate. */
+static inline __attribute__((always_inline)) void rows_back(gate of, real *dx, const real *dy, const real *x, const real *y, channel_vectors v,
+                                                            int64_t rows, int64_t channels) {
+  for (int64_t r = 0; r < rows; r++, dx += channels, dy += channels, x += channels, y += channels)
 #pragma omp simd
     for (int64_t k = 0; k < channels; k++) {
       real d = through(of, dy[k], x[k], y[k], v.mean[k], v.scale[k], v.bias[k]);
-      if (dresidual) dresidual[k] = d;
       dx[k] = d * v.scale[k] - v.shift[k] - (x[k] - v.mean[k]) * v.slope[k];
     }
-    if (dresidual) dresidual += channels;
-  }
 }
-static void input_gradients(gate of, real *dx, real *dresidual, const real *dy, const real *x, const real *y, channel_vectors v, int64_t rows,
-                            int64_t channels) {
-  if (of == BY_INPUT) rows_back(BY_INPUT, dx, NULL, dy, x, y, v, rows, channels);
-  else if (of == BY_RESULT && dresidual) rows_back(BY_RESULT, dx, dresidual, dy, x, y, v, rows, channels);
-  else if (of == BY_RESULT) rows_back(BY_RESULT, dx, NULL, dy, x, y, v, rows, channels);
-  else if (dresidual) rows_back(OPEN, dx, dresidual, dy, x, y, v, rows, channels);
-  else rows_back(OPEN, dx, NULL, dy, x, y, v, rows, channels);
+static void input_gradients(gate of, real *dx, const real *dy, const real *x, const real *y, channel_vectors v, int64_t rows, int64_t channels) {
+  if (of == OPEN) rows_back(OPEN, dx, dy, x, y, v, rows, channels);
+  else if (of == BY_RESULT) rows_back(BY_RESULT, dx, dy, x, y, v, rows, channels);
+  else rows_back(BY_INPUT, dx, dy, x, y, v, rows, channels);
 }
 
 int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
@@ -202,7 +201,8 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
   int64_t bytes = (2 * g.blocks + 3) * channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes), *scale = parts + 2 * g.blocks * channels, *shift = scale + channels, *slope = shift + channels;
   if (!parts) return ty_no_scratch(op, bytes);
-  const real *w = weight->data, *s = rstd->data, *in = x->data, *result = y ? y->data : in;
+  const real *w = weight->data, *s = rstd->data, *in = x->data, *incoming = dy->data, *result = y ? y->data : in;
+  real *passed = dresidual ? dresidual->data : NULL;
   const channel_vectors of = {mean->data, scale, bias->data, shift, slope};
   const gate open = !relu ? OPEN : y ? BY_RESULT : BY_INPUT;
   for (int64_t k = 0; k < channels; k++) scale[k] = w[k] * s[k];
@@ -212,8 +212,8 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
     for (int64_t b = 0; b < g.blocks; b++) {
       if (ty_is_unwanted()) continue;
       int64_t at = b * g.block_rows * channels;
-      block_gradients(open, parts + 2 * b * channels, parts + (2 * b + 1) * channels, (real *)dy->data + at, in + at, result + at, of,
-                      rows_in(&g, b), channels);
+      block_gradients(open, parts + 2 * b * channels, parts + (2 * b + 1) * channels, passed ? passed + at : NULL, incoming + at, in + at,
+                      result + at, of, rows_in(&g, b), channels);
     }
 #pragma omp for
     for (int64_t k = 0; k < channels; k++) {
@@ -231,8 +231,9 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
     for (int64_t b = 0; b < g.blocks; b++) {
       if (ty_is_unwanted()) continue;
       int64_t at = b * g.block_rows * channels;
-      input_gradients(open, (real *)dx->data + at, dresidual ? (real *)dresidual->data + at : NULL, (real *)dy->data + at, in + at,
-                      result + at, of, rows_in(&g, b), channels);
+      /* What passed is one tensor to read instead of two. */
+      input_gradients(passed ? OPEN : open, (real *)dx->data + at, (passed ? passed : incoming) + at, in + at, result + at, of,
+                      rows_in(&g, b), channels);
     }
   }
   ty_free(parts, bytes);
