@@ -106,7 +106,7 @@ void ty_free(void *block, int64_t) {
 }
 
 /* Puts the pieces of graphs that are in a pool where they belong now. */
-static void sort(pool *from, bool are_graphs) {
+static void settle(pool *from, bool are_graphs) {
   std::vector<piece *> moved;
   for (piece *p : *from)
     if (p->is_graphs) moved.push_back(p);
@@ -118,12 +118,12 @@ static void sort(pool *from, bool are_graphs) {
   }
   for (piece *p : moved) release(p);
 }
-void memory_begin_capture(void) { sort(&aside, true); }
-void memory_end_capture(void) { sort(&usual, true); }
+void memory_begin_capture(void) { settle(&aside, true); }
+void memory_end_capture(void) { settle(&usual, true); }
 
 void ty_cache_clear(void) {
   if (device_is_capturing()) return; /* freeing would wait */
-  if (!device_has_graphs()) sort(&aside, false);
+  if (!device_has_graphs()) settle(&aside, false);
   for (auto at = usual.begin(); at != usual.end();) {
     piece *p = *at++;
     if (p->before || p->after) continue;

@@ -27,7 +27,7 @@ function R2:value() return 1 - self.residual / (self.squares - self.sum ^ 2 / se
 function M.r2_tensor(output, target)
   return tycho.no_grad(function()
     output, target = wide(output), wide(target)
-    local dims = target.ndim == 3 and { 1, 2 } or { 0, 1 }
+    local dims = target.ndim == 3 and { 1, 2 } or nil
     local around = (target - target:mean(dims, true)):square():sum(dims)
     return 1 - (target - output):square():sum(dims) / around
   end)
