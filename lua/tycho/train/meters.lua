@@ -8,7 +8,7 @@ local Meters = {}
 Meters.__index = Meters
 
 -- A weighted sum, kept where the values are: in double on the CPU, in float on a device. It stays where it is for good, because a captured step
--- (tycho.graph) has its address. The weights are the host's.
+-- (tycho.graph) has its address. The weights are the host's; a name without one had nothing added.
 local function new_sum(self, name, value)
   local sum = scopes.keep(tensor.zeros({}, value.device == 'cpu' and 'f64' or 'f32', value.device))
   if self.loaded[name] then sum:fill_(self.loaded[name]) end
@@ -22,7 +22,10 @@ function Meters:add(values, weight)
     for name, value in pairs(values) do
       local sum = self.sums[name] or new_sum(self, name, value)
       sum:add_(value:to(sum.dtype) * weight)
-      graph.on_host(function() self.weights[name] = (self.weights[name] or 0) + weight end)
+      graph.on_host(function()
+        local total = (self.weights[name] or 0) + weight
+        self.weights[name] = total ~= 0 and total or nil
+      end)
     end
   end)
 end
@@ -39,7 +42,7 @@ local function read(self)
   return out
 end
 
-function Meters:is_empty() return next(read(self)) == nil end
+function Meters:is_empty() return next(self.weights) == nil end
 
 -- The mean under a name, or nil. Waits for the device.
 function Meters:mean(name) return self:means()[name] end
