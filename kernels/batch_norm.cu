@@ -92,12 +92,10 @@ __global__ void k_scale(T *y, const T *x, const real *mean, const real *scale, c
 static int scaled(const char *op, ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const real *scale, const ty_tensor *bias,
                   const ty_tensor *residual, int relu, ty_matrix m) {
   const void *added = residual ? residual->data : NULL;
-  return for_type(x->dtype, [&](auto *type) {
-    return for_packets<TYPE_OF(type)>(m.columns, {y->data, x->data, added}, [&](auto n) {
-      constexpr int N = COUNT_OF(n);
-      rows r = rows_of(m, N);
-      return launch(op, k_scale<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), y->data, x->data, mean->data, scale, bias->data, added, relu, r);
-    });
+  return for_type_and_packets(x->dtype, m.columns, {y->data, x->data, added}, [&](auto *type, auto n) {
+    constexpr int N = COUNT_OF(n);
+    rows r = rows_of(m, N);
+    return launch(op, k_scale<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), y->data, x->data, mean->data, scale, bias->data, added, relu, r);
   });
 }
 
@@ -108,16 +106,14 @@ int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *run
   TY_TRY(ty_accept_batch_norm(&m, y, mean, rstd, running_mean, running_var, x, weight, bias, residual));
   scratch<real> scale(m.columns);
   TY_TRY(scale.missing(op));
-  TY_TRY(for_type(x->dtype, [&](auto *type) {
-    return for_packets<TYPE_OF(type)>(m.columns, {x->data}, [&](auto n) {
-      constexpr int N = COUNT_OF(n);
-      rows r = rows_of(m, N);
-      scratch<float2> parts(r.blocks * m.columns);
-      TY_TRY(parts.missing(op));
-      TY_TRY(launch(op, k_moments<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), parts.data, x->data, r));
-      return launch(op, k_statistics, dim3((unsigned)m.columns), dim3(THREADS), mean->data, rstd->data, scale.data,
-                    running_mean ? running_mean->data : NULL, running_var ? running_var->data : NULL, parts.data, weight->data, r, momentum, eps);
-    });
+  TY_TRY(for_type_and_packets(x->dtype, m.columns, {x->data}, [&](auto *type, auto n) {
+    constexpr int N = COUNT_OF(n);
+    rows r = rows_of(m, N);
+    scratch<float2> parts(r.blocks * m.columns);
+    TY_TRY(parts.missing(op));
+    TY_TRY(launch(op, k_moments<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), parts.data, x->data, r));
+    return launch(op, k_statistics, dim3((unsigned)m.columns), dim3(THREADS), mean->data, rstd->data, scale.data,
+                  running_mean ? running_mean->data : NULL, running_var ? running_var->data : NULL, parts.data, weight->data, r, momentum, eps);
   }));
   return scaled(op, y, x, mean, scale.data, bias, residual, relu, m);
 }
@@ -222,21 +218,19 @@ int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_t
   TY_TRY(constants.missing(op));
   const slopes of = {constants.data, constants.data + m.columns};
   void *result = y ? y->data : NULL, *passed = dresidual ? dresidual->data : NULL;
-  return for_type(x->dtype, [&](auto *type) {
+  return for_type_and_packets(x->dtype, m.columns, {dx->data, dy->data, x->data, result, passed}, [&](auto *type, auto n) {
     typedef TYPE_OF(type) T;
+    constexpr int N = COUNT_OF(n);
     const sources<T> s = {(const T *)dy->data, (const T *)x->data, (const T *)result, (const real *)mean->data, (const real *)weight->data,
                           (const real *)rstd->data, (const real *)bias->data, relu};
-    return for_packets<T>(m.columns, {dx->data, dy->data, x->data, result, passed}, [&](auto n) {
-      constexpr int N = COUNT_OF(n);
-      rows r = rows_of(m, N);
-      scratch<float2> parts(r.blocks * m.columns);
-      TY_TRY(parts.missing(op));
-      TY_TRY(launch(op, k_gradients<T, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
-      TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, dweight->data, dbias->data, parts.data, weight->data, rstd->data, r,
-                    fixed));
-      sources<T> again = s;
-      if (passed) again.dy = (const T *)passed, again.relu = 0; /* one tensor to read instead of two */
-      return launch(op, k_input_gradients<T, N>, rows_grid(r, N), rows_block(r, N), dx->data, again, of, r);
-    });
+    rows r = rows_of(m, N);
+    scratch<float2> parts(r.blocks * m.columns);
+    TY_TRY(parts.missing(op));
+    TY_TRY(launch(op, k_gradients<T, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
+    TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, dweight->data, dbias->data, parts.data, weight->data, rstd->data, r,
+                  fixed));
+    sources<T> again = s;
+    if (passed) again.dy = (const T *)passed, again.relu = 0; /* one tensor to read instead of two */
+    return launch(op, k_input_gradients<T, N>, rows_grid(r, N), rows_block(r, N), dx->data, again, of, r);
   });
 }

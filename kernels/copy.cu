@@ -46,7 +46,7 @@ int ty_copy(ty_tensor *y, const ty_tensor *x) {
     cudaMemcpyAsync(p.data[0], p.data[1], (size_t)(p.total * p.size[0]), cudaMemcpyDeviceToDevice, device_stream());
     return device_launched("copy");
   }
-  if (is_float(x->dtype) && is_float(y->dtype) && plan_packets(&p, EACH) == EACH)
+  if (is_float(x->dtype) && is_float(y->dtype) && plan_packets(&p, EACH))
     return for_type(y->dtype, [&](auto *to) {
       return for_type(x->dtype, [&](auto *from) { return launch_each("copy", k_copy<TYPE_OF(to), TYPE_OF(from), EACH>, p.total, p); });
     });

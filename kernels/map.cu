@@ -48,7 +48,7 @@ template <int INPUTS, class F> static int run(const char *op, ty_tensor *y, cons
   ty_plan p;
   TY_TRY(ty_accept_map(op, y, inputs, INPUTS));
   TY_TRY(ty_plan_strided(&p, op, y, inputs, INPUTS));
-  return plan_packets(&p, EACH) == EACH ? launch_each(op, k_map<INPUTS, EACH, F>, p.total, p) : launch_each(op, k_map<INPUTS, 1, F>, p.total, p);
+  return plan_packets(&p, EACH) ? launch_each(op, k_map<INPUTS, EACH, F>, p.total, p) : launch_each(op, k_map<INPUTS, 1, F>, p.total, p);
 }
 
 #define MAP1(name, forward, derivative)                                                                                           \

@@ -25,25 +25,26 @@ static void put_back(piece *p) {
   pool_of(p)->insert(p);
   unused_bytes += p->size;
 }
-static void take_out(piece *p) {
+static void take_out(pool *from, piece *p) {
   p->is_unused = false;
-  pool_of(p)->erase(p);
+  from->erase(p);
   unused_bytes -= p->size;
 }
 
-/* A new block of at least size bytes, as one unused piece: as large as all others together, so that there are few. */
-static bool grow(int64_t size) {
+/* A new block of at least size bytes, as one unused piece: as large as all others together, so that there are few. NULL when there is none. */
+static piece *grow(int64_t size) {
   int64_t wanted = block_bytes < LEAST ? LEAST : block_bytes < MOST ? block_bytes : MOST;
   if (wanted < size) wanted = size;
   void *block = NULL;
   while (cudaMalloc(&block, (size_t)wanted) != cudaSuccess) {
     cudaGetLastError(); /* forgets it: the caller tells */
-    if (wanted == size) return false;
+    if (wanted == size) return NULL;
     wanted = size;
   }
   block_bytes += wanted;
-  put_back(new piece{(char *)block, wanted, NULL, NULL, true, false});
-  return true;
+  piece *p = new piece{(char *)block, wanted, NULL, NULL, true, false};
+  put_back(p);
+  return p;
 }
 
 static piece *find(int64_t size) {
@@ -66,7 +67,7 @@ static void cut(piece *p, int64_t size) {
 static void release(piece *p) {
   for (piece *other : {p->after, p->before}) {
     if (!other || !other->is_unused || pool_of(other) != pool_of(p)) continue;
-    take_out(other);
+    take_out(pool_of(other), other);
     piece *first = other == p->after ? p : other, *second = first->after;
     first->size += second->size;
     first->is_graphs = first->is_graphs || second->is_graphs;
@@ -82,13 +83,13 @@ void *ty_alloc(int64_t bytes) {
   if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
   int64_t size = bytes ? divide_up(bytes, GRAIN) * GRAIN : (int64_t)GRAIN;
   piece *p = find(size);
-  if (!p && grow(size)) p = find(size);
+  if (!p) p = grow(size);
   if (!p && !device_is_capturing()) {
     ty_cache_clear(); /* blocks of which nothing is used */
-    if (grow(size)) p = find(size);
+    p = grow(size);
   }
   if (!p) return NULL;
-  take_out(p);
+  take_out(&usual, p);
   cut(p, size);
   p->is_graphs = device_is_capturing();
   used[p->at] = p;
@@ -111,9 +112,7 @@ static void settle(pool *from, bool are_graphs) {
   for (piece *p : *from)
     if (p->is_graphs) moved.push_back(p);
   for (piece *p : moved) {
-    from->erase(p);
-    unused_bytes -= p->size;
-    p->is_unused = false;
+    take_out(from, p);
     p->is_graphs = are_graphs;
   }
   for (piece *p : moved) release(p);
@@ -127,7 +126,7 @@ void ty_cache_clear(void) {
   for (auto at = usual.begin(); at != usual.end();) {
     piece *p = *at++;
     if (p->before || p->after) continue;
-    take_out(p);
+    take_out(&usual, p);
     block_bytes -= p->size;
     cudaFree(p->at);
     delete p;

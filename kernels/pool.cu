@@ -35,13 +35,10 @@ template <class T, int N> __global__ void k_max_pool(T *y, uint8_t *index, const
 
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
   TY_TRY(ty_accept_window("max_pool2d", "y", y, index, "x", x, kernel, stride, padding));
-  return for_type(x->dtype, [&](auto *type) {
-    typedef TYPE_OF(type) T;
-    return for_packets<T>(x->shape[1], {y->data, index->data, x->data}, [&](auto n) {
-      int64_t total = ty_numel(y) / COUNT_OF(n);
-      return launch_each("max_pool2d", k_max_pool<T, COUNT_OF(n)>, total, y->data, index->data, x->data, total,
-                         window_of(x, y, kernel, stride, padding, COUNT_OF(n)));
-    });
+  return for_type_and_packets(x->dtype, x->shape[1], {y->data, index->data, x->data}, [&](auto *type, auto n) {
+    int64_t total = ty_numel(y) / COUNT_OF(n);
+    return launch_each("max_pool2d", k_max_pool<TYPE_OF(type), COUNT_OF(n)>, total, y->data, index->data, x->data, total,
+                       window_of(x, y, kernel, stride, padding, COUNT_OF(n)));
   });
 }
 
@@ -67,13 +64,10 @@ template <class T, int N> __global__ void k_max_pool_back(T *dx, const T *dy, co
 
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {
   TY_TRY(ty_accept_window("max_pool2d_back", "dy", dy, index, "dx", dx, kernel, stride, padding));
-  return for_type(dx->dtype, [&](auto *type) {
-    typedef TYPE_OF(type) T;
-    return for_packets<T>(dx->shape[1], {dx->data, dy->data, index->data}, [&](auto n) {
-      int64_t total = ty_numel(dx) / COUNT_OF(n);
-      return launch_each("max_pool2d_back", k_max_pool_back<T, COUNT_OF(n)>, total, dx->data, dy->data, index->data, total,
-                         window_of(dx, dy, kernel, stride, padding, COUNT_OF(n)));
-    });
+  return for_type_and_packets(dx->dtype, dx->shape[1], {dx->data, dy->data, index->data}, [&](auto *type, auto n) {
+    int64_t total = ty_numel(dx) / COUNT_OF(n);
+    return launch_each("max_pool2d_back", k_max_pool_back<TYPE_OF(type), COUNT_OF(n)>, total, dx->data, dy->data, index->data, total,
+                       window_of(dx, dy, kernel, stride, padding, COUNT_OF(n)));
   });
 }
 
@@ -93,13 +87,10 @@ template <class T, int N> __global__ void k_average(T *y, const T *x, int64_t to
 
 int ty_avg_pool2d(ty_tensor *y, const ty_tensor *x) {
   TY_TRY(ty_accept_average("avg_pool2d", "y", y, "x", x));
-  return for_type(x->dtype, [&](auto *type) {
-    typedef TYPE_OF(type) T;
-    return for_packets<T>(x->shape[1], {y->data, x->data}, [&](auto n) {
-      int64_t total = ty_numel(y) / COUNT_OF(n);
-      return launch_each("avg_pool2d", k_average<T, COUNT_OF(n)>, total, y->data, x->data, total, x->shape[1] / COUNT_OF(n),
-                         x->shape[2] * x->shape[3]);
-    });
+  return for_type_and_packets(x->dtype, x->shape[1], {y->data, x->data}, [&](auto *type, auto n) {
+    int64_t total = ty_numel(y) / COUNT_OF(n);
+    return launch_each("avg_pool2d", k_average<TYPE_OF(type), COUNT_OF(n)>, total, y->data, x->data, total, x->shape[1] / COUNT_OF(n),
+                       x->shape[2] * x->shape[3]);
   });
 }
 
@@ -113,12 +104,9 @@ template <class T, int N> __global__ void k_average_back(T *dx, const T *dy, int
 
 int ty_avg_pool2d_back(ty_tensor *dx, const ty_tensor *dy) {
   TY_TRY(ty_accept_average("avg_pool2d_back", "dy", dy, "dx", dx));
-  return for_type(dx->dtype, [&](auto *type) {
-    typedef TYPE_OF(type) T;
-    return for_packets<T>(dx->shape[1], {dx->data, dy->data}, [&](auto n) {
-      int64_t total = ty_numel(dx) / COUNT_OF(n);
-      return launch_each("avg_pool2d_back", k_average_back<T, COUNT_OF(n)>, total, dx->data, dy->data, total, dx->shape[1] / COUNT_OF(n),
-                         dx->shape[2] * dx->shape[3]);
-    });
+  return for_type_and_packets(dx->dtype, dx->shape[1], {dx->data, dy->data}, [&](auto *type, auto n) {
+    int64_t total = ty_numel(dx) / COUNT_OF(n);
+    return launch_each("avg_pool2d_back", k_average_back<TYPE_OF(type), COUNT_OF(n)>, total, dx->data, dy->data, total, dx->shape[1] / COUNT_OF(n),
+                       dx->shape[2] * dx->shape[3]);
   });
 }

@@ -3,21 +3,21 @@
 #define TYCHO_KERNELS_STRIDED_H
 #include "packet.h"
 
-/* Counts p's innermost dim in packets of n elements, where every operand has them: next to each other, or all the same one. Returns n, else 1. */
-static inline int plan_packets(ty_plan *p, int n) {
+/* Counts p's innermost dim in packets of n elements, where every operand has them: next to each other, or all the same one. Returns whether. */
+static inline bool plan_packets(ty_plan *p, int n) {
   int last = p->ndim - 1;
-  if (last < 0 || p->shape[last] % n != 0 || p->stride[0][last] != 1) return 1;
+  if (last < 0 || p->shape[last] % n != 0 || p->stride[0][last] != 1) return false;
   for (int k = 0; k < p->operands; k++) {
     if (p->stride[k][last] == 0) continue;
     size_t bytes = (size_t)(n * p->size[k]);
-    if (p->stride[k][last] != 1 || (uintptr_t)p->data[k] % (bytes < WIDE ? bytes : WIDE) != 0) return 1;
+    if (p->stride[k][last] != 1 || (uintptr_t)p->data[k] % (bytes < WIDE ? bytes : WIDE) != 0) return false;
     for (int d = 0; d < last; d++)
-      if (p->stride[k][d] % n != 0) return 1;
+      if (p->stride[k][d] % n != 0) return false;
   }
   p->shape[last] /= n;
   p->total /= n;
   for (int k = 0; k < p->operands; k++) p->stride[k][last] *= n;
-  return n;
+  return true;
 }
 
 /* The first elements of packet i in all operands. */

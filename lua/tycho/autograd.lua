@@ -85,7 +85,7 @@ M.flows = flows
 -- A node is an array, several times cheaper to make than a table of fields: the rule (false once it has run), what the rule is given, the
 -- node's number, the gradient that has arrived, and from FIRST on the op's inputs, false where there is none.
 M.FIELDS = { 1, 2, 3, 4, 5 }
-local FIRST = 5
+local FIRST = M.FIELDS[5]
 
 -- Attaches a node to out: rule(context, dy, a, b) returns one gradient (or nil) per input.
 function M.record(out, rule, context, a, b)

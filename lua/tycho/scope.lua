@@ -57,7 +57,7 @@ function M.scope(fn, ...)
       error((...), 0)
     end
     for i = 1, select('#', ...) do mark((select(i, ...)), 1) end
-    storages.leave(level, nil, held_for(roots, first))
+    storages.leave(level, nil, roots[1] and held_for(roots, first))
     for i = 1, #kept do kept[i].pins = nil end
     return ...
   end

@@ -370,28 +370,27 @@ end
 local MOST = 1024 -- numbers that are kept
 local constants, count = {}, 0 -- device -> dtype -> number -> scalar
 
--- Keeps value of a dtype on a device for M.scalar_like, where it can. A captured step writes nothing before it is launched, NaN is no key, and -0 is
--- that of 0.
+-- A scalar that is kept for M.scalar_like, or nil where it cannot be: a captured step writes nothing before it is launched.
 local function keep_constant(value, dtype, where)
-  if lib.capturing or count == MOST or value ~= value or 1 / value == -math.huge then return end
+  if lib.capturing or count == MOST then return nil end
   local block = where[dtype.library].ty_alloc(dtype.size)
-  if block == nil then return end
+  if block == nil then return nil end
   local c = struct()
   c.dtype, c.device, c.data = dtype.code, where.code, block
+  local scalar = M.borrow(c, dtype):fill_(value)
   constants[where] = constants[where] or {}
   constants[where][dtype] = constants[where][dtype] or {}
-  constants[where][dtype][value], count = M.borrow(c, dtype):fill_(value), count + 1
+  constants[where][dtype][value], count = scalar, count + 1
+  return scalar
 end
 
 -- A number to meet x in an elementwise op, not rounded to 16 bit as x may be: 1e-8 and 1e5 are no float16. One that was met before is there already,
 -- and the op is one launch, not two; it is there for good, because graphs have its address. It is not to be changed in place.
 function M.scalar_like(x, value)
   local where, dtype = home(x), x.type.short and dtype_of 'f32' or x.type
+  local is_key = value == value and 1 / value ~= -math.huge -- NaN is none, and -0 that of 0
   local known = constants[where] and constants[where][dtype]
-  local scalar = known and 1 / value ~= -math.huge and known[value]
-  if scalar then return scalar end
-  keep_constant(value, dtype, where)
-  return M.full({}, value, dtype.name, where.name)
+  return is_key and (known and known[value] or keep_constant(value, dtype, where)) or M.full({}, value, dtype.name, where.name)
 end
 function M.zeros(shape, dtype, device) return M.full(shape, 0, dtype, device) end
 function M.ones(shape, dtype, device) return M.full(shape, 1, dtype, device) end
