@@ -36,17 +36,21 @@ static cublasComputeType_t compute_of(blas_types type) {
   return type.factors == TY_F32 && device_tf32() ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 }
 
-int blas_multiply(const char *op, blas_types type, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
-                  blas_layout lb, float beta, void *c, int64_t ldc) {
+int blas_multiply(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
+                  blas_layout lb, float beta, void *c, blas_layout lc) {
   const float alpha = 1;
-  const cudaDataType_t in = data_of(type.factors);
-  return check(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c,
-                                data_of(type.result), (int)ldc, compute_of(type), CUBLAS_GEMM_DEFAULT));
+  const cudaDataType_t in = data_of(type.factors), out = data_of(type.result);
+  if (count == 1)
+    return check(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c, out,
+                                  (int)lc.ld, compute_of(type), CUBLAS_GEMM_DEFAULT));
+  return check(op, cublasGemmStridedBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, lb.step, a, in,
+                                              (int)la.ld, la.step, &beta, c, out, (int)lc.ld, lc.step, (int)count, compute_of(type),
+                                              CUBLAS_GEMM_DEFAULT));
 }
-int blas_multiply_all(const char *op, blas_types type, int count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
-                      const void *const *b, blas_layout lb, float beta, void *const *c, int64_t ldc) {
+int blas_multiply_all(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
+                      const void *const *b, blas_layout lb, float beta, void *const *c, blas_layout lc) {
   const float alpha = 1;
-  const cudaDataType_t in = data_of(type.factors);
-  return check(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld,
-                                       &beta, c, data_of(type.result), (int)ldc, count, compute_of(type), CUBLAS_GEMM_DEFAULT));
+  const cudaDataType_t in = data_of(type.factors), out = data_of(type.result);
+  return check(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c,
+                                       out, (int)lc.ld, (int)count, compute_of(type), CUBLAS_GEMM_DEFAULT));
 }

@@ -21,7 +21,7 @@ static inline bool plan_packets(ty_plan *p, int n) {
 }
 
 /* The first elements of packet i in all operands. */
-template <int OPERANDS> static __device__ inline void offsets_of(int64_t *offset, const ty_plan &p, int64_t i) {
+template <int OPERANDS> static __host__ __device__ inline void offsets_of(int64_t *offset, const ty_plan &p, int64_t i) {
   for (int k = 0; k < OPERANDS; k++) offset[k] = 0;
   for (int d = p.ndim - 1; d >= 0; d--) {
     int64_t at = i;

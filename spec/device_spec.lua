@@ -141,6 +141,31 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       end
     end)
 
+    it('multiplies batches that lie in any order, also where BLAS cannot be given pointers', function()
+      local function heads(x, first, size) return x:narrow(3, first, size):permute { 0, 2, 1, 3 } end
+      local function same_for_all(x) return x:select(0, 0):expand { 5, 3, 6, 8 } end
+      local views = {
+        ['one run'] = function(x) return x:permute({ 0, 2, 1, 3 }):contiguous() end,
+        ['heads'] = function(x) return heads(x, 0, 8) end,
+        ['heads at odd places'] = function(x) return heads(x, 1, 5) end,
+        ['the first sequence for all'] = function(x) return same_for_all(heads(x, 0, 8)) end,
+        ['few sequences of many heads'] = function(x) return heads(x, 3, 5):permute { 1, 0, 2, 3 } end,
+      }
+      for label, view in pairs(views) do
+        for _, dtype in ipairs { 'f32', 'f16' } do
+          local function product(where)
+            local g = tycho.generator(6, 6)
+            local function draw() return g:normal_tensor({ 5, 6, 3, 8 }):to('f16'):to(where == 'cpu' and 'f32' or dtype):to(where) end
+            local a, b = view(draw()), view(draw()):transpose(2, 3)
+            local y = tycho.empty({ a.shape[1], a.shape[2], 6, 6 }, 'f32', where)
+            lib.check(y.lib.ty_matmul(y.c, a.c, b.c, 0), y.lib)
+            return { y:cpu() }
+          end
+          assert_close(product 'cpu', product(name), 1e-5, label .. ', ' .. dtype)
+        end
+      end
+    end)
+
     it('draws the same numbers', function()
       local function draw(where)
         local g = tycho.generator(5, 2 ^ 33)

@@ -82,8 +82,7 @@ static bool release(void) {
     released = true;
   }
   if (!released && done < count) {
-    if (last_error == cudaSuccess) failure = "a barrier or a shuffle was not reached by all threads";
-    last_error = cudaErrorLaunchFailure;
+    if (last_error == cudaSuccess) host_fail("a barrier or a shuffle was not reached by all threads");
     /* Coroutines in the middle of a kernel cannot be used again. */
     for (unsigned t = 0; t < count; t++) {
       if (threads[t].now == DONE) continue;
@@ -108,8 +107,7 @@ void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
   static bool reverse;
   count = block.x * block.y * block.z;
   if (count == 0 || count > MOST_THREADS || count % WARP != 0) {
-    failure = "a block must have 1 to 32 whole warps";
-    last_error = cudaErrorLaunchFailure;
+    host_fail("a block must have 1 to 32 whole warps");
     return;
   }
   gridDim = grid, blockDim = block, body = fn, arguments = context;
@@ -216,9 +214,13 @@ void __syncthreads(void) { leave(AT_BARRIER); }
 void host_sync_warp(void) { leave(AT_SHUFFLE); }
 void expect_aligned(const void *at, size_t bytes) {
   if ((uintptr_t)at % bytes == 0) return;
-  failure = "misaligned address";
-  last_error = cudaErrorLaunchFailure;
+  host_fail("misaligned address");
   leave(FAILED);
+}
+int host_fail(const char *why) {
+  failure = why;
+  last_error = cudaErrorLaunchFailure;
+  return 1;
 }
 uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
 

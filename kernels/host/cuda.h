@@ -47,6 +47,7 @@ template <class F> void host_launch(dim3 grid, dim3 block, F body) {
     return 0;
   });
 }
+int host_fail(const char *why); /* the device failed: 1 */
 void __syncthreads(void);
 void host_sync_warp(void);
 void expect_aligned(const void *at, size_t bytes);
