@@ -2,6 +2,7 @@
 #include "device.h"
 #ifdef TYCHO_HOST
 #include <dlfcn.h>
+#include <memory>
 #include <vector>
 
 /* The code is a shared object; its function tycho_kernel takes what CUDA's launch does. */
@@ -12,15 +13,11 @@ int ty_kernel_load(void **kernel, const char *name, const char *code) {
 }
 
 int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments, int count) {
-  const dim3 blocks(grid[0], grid[1], grid[2]), threads(block[0], block[1], block[2]);
-  std::vector<uint64_t> values((size_t)count);
-  for (size_t i = 0; i < values.size(); i++) memcpy(&values[i], arguments[i], sizeof values[i]);
-  host_do([=]() mutable {
-    std::vector<void *> at;
-    for (uint64_t &value : values) at.push_back(&value);
-    host_run(blocks, threads, (void (*)(void *))kernel, at.data());
-    return 0;
-  });
+  auto values = std::make_shared<std::vector<uint64_t>>((size_t)count);
+  std::vector<void *> at;
+  for (int i = 0; i < count; i++) at.push_back(memcpy(&(*values)[(size_t)i], arguments[i], sizeof(uint64_t)));
+  host_launch(dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]),
+              [values, at, code = (void (*)(void **))kernel]() mutable { code(at.data()); });
   return device_launched(name);
 }
 int ty_architecture(void) { return 0; }

@@ -99,6 +99,16 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       for i, other in ipairs(others) do assert.equal(700 * i, other:sum():item()) end
     end)
 
+    it('runs to its end where it is let go before', function()
+      local sum = tycho.zeros({ 2 }, 'f32', name)
+      local step = tycho.graph(function(inputs) sum:add_(inputs.x) end)
+      for k = 1, 4 do step { x = tycho.tensor({ k, 2 * k }):to(name) } end
+      step = nil -- luacheck: ignore
+      collectgarbage()
+      collectgarbage()
+      assert.same({ 10, 20 }, sum:tolist())
+    end)
+
     it('takes tensors of the CPU, and marks its results as gone at the next launch', function()
       local step = tycho.graph(doubled)
       local kept

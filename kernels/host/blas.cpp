@@ -24,14 +24,15 @@ static int multiply(blas_types type, int64_t m, int64_t n, int64_t k, const void
   });
 }
 
-int blas_multiply(const char *, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
+int blas_multiply(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
                   blas_layout lb, float beta, void *c, blas_layout lc) {
   const int64_t in = ty_dtype_size(type.factors), out = ty_dtype_size(type.result);
-  return host_do([=] {
+  host_do([=] {
     for (int64_t i = 0; i < count; i++)
       multiply(type, m, n, k, (const char *)a + i * la.step * in, la, (const char *)b + i * lb.step * in, lb, beta, (char *)c + i * lc.step * out, lc.ld);
     return 0;
   });
+  return device_launched(op);
 }
 int blas_multiply_all(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
                       const void *const *b, blas_layout lb, float beta, void *const *c, blas_layout lc) {

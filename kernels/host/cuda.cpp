@@ -1,8 +1,10 @@
 /* Runs kernels on the CPU: blocks one after another, the threads of a block as coroutines that change at barriers and shuffles. Every second
- * block runs its threads in the reverse order, so that a missing barrier shows. */
+ * block runs its threads in the reverse order, so that a missing barrier shows; every second launch its blocks, as they may come in any order. */
 #include "cuda.h"
 #include <deque>
+#include <iterator>
 #include <malloc.h>
+#include <map>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,80 +105,41 @@ static void run_block(bool reverse) {
   } while (release());
 }
 
+bool host_accept(dim3 block) {
+  unsigned n = block.x * block.y * block.z;
+  return (n > 0 && n <= MOST_THREADS && n % WARP == 0) || host_fail("a block must have 1 to 32 whole warps") == 0;
+}
+
 void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
   static bool reverse;
   count = block.x * block.y * block.z;
-  if (count == 0 || count > MOST_THREADS || count % WARP != 0) {
-    host_fail("a block must have 1 to 32 whole warps");
-    return;
-  }
+  static bool last_first;
+  const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
   gridDim = grid, blockDim = block, body = fn, arguments = context;
-  for (unsigned z = 0; z < grid.z; z++)
-    for (unsigned y = 0; y < grid.y; y++)
-      for (unsigned x = 0; x < grid.x && last_error == cudaSuccess; x++) {
-        blockIdx = dim3(x, y, z);
-        run_block(reverse = !reverse);
-      }
+  last_first = !last_first;
+  for (uint64_t i = 0; i < blocks && last_error == cudaSuccess; i++) {
+    uint64_t b = last_first ? blocks - 1 - i : i;
+    blockIdx = dim3((unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y));
+    run_block(reverse = !reverse);
+  }
 }
-
-/* ---- graphs ---- */
-
-struct host_graph { std::vector<std::function<int()>> work; };
-static host_graph *recording;
-static bool is_spoiled; /* what waited during a capture has ended it, as in CUDA */
-
-/* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
-static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
-static int64_t work_count;
-extern "C" int64_t host_work_count(void) { return work_count; }
-
-int host_do(std::function<int()> work) {
-  work_count++;
-  if (is_dry) return 0;
-  if (!recording) return work();
-  recording->work.push_back(std::move(work));
-  return 0;
-}
-cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
-  recording = new host_graph;
-  is_spoiled = false;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph) {
-  *graph = recording;
-  recording = NULL;
-  if (!is_spoiled) return cudaSuccess;
-  delete *graph;
-  *graph = NULL;
-  return cudaErrorStreamCaptureUnsupported;
-}
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new host_graph(*graph);
-  return cudaSuccess;
-}
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t) {
-  for (auto &work : executable->work)
-    if (work() != 0 || last_error != cudaSuccess) return cudaErrorLaunchFailure;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  delete graph;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return cudaGraphDestroy(executable); }
 
 /* ---- streams and events ---- */
 
 struct host_stream {
-  std::deque<std::function<void()>> later;
+  std::deque<std::function<int()>> later;
   uint64_t done;
 };
 struct host_event { host_stream *of; uint64_t at; };
+static host_stream usual;
+static host_stream *own(cudaStream_t stream) { return stream ? stream : &usual; }
 
+/* What follows on a failure is not done. */
 static void do_until(host_stream *stream, uint64_t at) {
   for (; stream->done < at; stream->done++) {
-    stream->later.front()();
+    std::function<int()> work = std::move(stream->later.front());
     stream->later.pop_front();
+    if (last_error == cudaSuccess && work() != 0 && last_error == cudaSuccess) host_fail("a library of the CPU failed");
   }
 }
 static void do_all(host_stream *stream) { do_until(stream, stream->done + stream->later.size()); }
@@ -195,18 +158,76 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  *event = {stream, stream ? stream->done + stream->later.size() : 0};
+  *event = {own(stream), own(stream)->done + own(stream)->later.size()};
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->of) do_until(event->of, event->at);
+  return last_error;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  own(stream)->later.push_back([now = *event] {
+    if (now.of) do_until(now.of, now.at);
+    return 0;
+  });
   return cudaSuccess;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
+
+/* ---- graphs ---- */
+
+struct host_graph { std::vector<std::function<int()>> work; };
+static host_graph *recording;
+static bool is_spoiled; /* what waited during a capture has ended it, as in CUDA */
+static cudaError_t spoil(void) {
+  is_spoiled = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
+/* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
+static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
+static int64_t work_count;
+extern "C" int64_t host_work_count(void) { return work_count; }
+
+void host_do(std::function<int()> work) {
+  work_count++;
+  if (is_dry) return;
+  if (recording) recording->work.push_back(std::move(work));
+  else usual.later.push_back(std::move(work));
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
+  recording = new host_graph;
+  is_spoiled = false;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph) {
+  *graph = recording;
+  recording = NULL;
+  if (!is_spoiled) return cudaSuccess;
+  delete *graph;
+  *graph = NULL;
+  return cudaErrorStreamCaptureUnsupported;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new host_graph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  own(stream)->later.push_back([=] {
+    for (auto &work : executable->work)
+      if (work() != 0 || last_error != cudaSuccess) return 1;
+    return 0;
+  });
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) { return cudaGraphDestroy(executable); }
 
 /* ---- within kernels ---- */
 
@@ -236,6 +257,7 @@ cudaError_t cudaMalloc(void **block, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void *block) {
+  do_all(&usual);
   held -= malloc_usable_size(block);
   free(block);
   return cudaSuccess;
@@ -246,24 +268,39 @@ cudaError_t cudaMemGetInfo(size_t *free_now, size_t *total) {
   *free_now = *total > held ? *total - held : 0;
   return cudaSuccess;
 }
-cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) { return posix_memalign(block, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation; }
+static std::map<char *, size_t> pinned;
+static bool is_pinned(const void *at) {
+  auto next = pinned.upper_bound((char *)at);
+  return next != pinned.begin() && (char *)at < std::prev(next)->first + std::prev(next)->second;
+}
+cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) {
+  if (posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  pinned[(char *)*block] = bytes;
+  return cudaSuccess;
+}
 cudaError_t cudaFreeHost(void *block) {
+  memset(block, 0xff, pinned[(char *)block]); /* what still reads it shows */
+  pinned.erase((char *)block);
   free(block);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t stream) {
-  if (stream) stream->later.push_back([=] { memmove(to, from, bytes); });
-  else host_do([=] {
+/* The host's pageable memory is done with when the call returns. */
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t stream) {
+  bool waits = (kind == cudaMemcpyHostToDevice && !is_pinned(from)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(to));
+  auto copy = [=] {
     memmove(to, from, bytes);
     return 0;
-  });
+  };
+  if (waits && recording && !stream) return spoil();
+  if (stream) stream->later.push_back(copy);
+  else host_do(copy);
+  if (waits) do_all(own(stream));
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream) do_all(stream);
-  if (stream || !recording) return cudaSuccess;
-  is_spoiled = true;
-  return cudaErrorStreamCaptureUnsupported;
+  if (recording && !stream) return spoil();
+  do_all(own(stream));
+  return cudaGetLastError();
 }
 cudaError_t cudaGetLastError(void) {
   cudaError_t error = last_error;

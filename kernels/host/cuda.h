@@ -38,10 +38,12 @@ extern dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 /* ---- running ---- */
 
+bool host_accept(dim3 block); /* if not, the launch has failed */
 void host_run(dim3 grid, dim3 block, void (*body)(void *), void *arguments);
-/* Does work, or records it while a graph is captured; returns what it returns. */
-int host_do(std::function<int()> work);
+/* Queues work, which returns 0 unless it fails, or records it while a graph is captured. */
+void host_do(std::function<int()> work);
 template <class F> void host_launch(dim3 grid, dim3 block, F body) {
+  if (!host_accept(block)) return;
   host_do([=]() mutable {
     host_run(grid, block, [](void *f) { (*(F *)f)(); }, &body);
     return 0;
@@ -100,8 +102,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorString(cudaError_t error);
 
-/* ---- streams and events: the stream NULL does its work at once; another puts its copies off until somebody waits for them, so that what is read too
- * early or written over too early shows ---- */
+/* ---- streams and events: work is put off until somebody waits for it, so that what is read too early or written over too early shows ---- */
 
 enum { cudaEventDisableTiming = 2, cudaStreamNonBlocking = 1 };
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
