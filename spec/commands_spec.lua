@@ -166,6 +166,13 @@ inside
       'this is the innermost place', '\nnil\n9\n', '\n77\n')
     assert.equal(1, status)
   end)
+  it('keep the frames of an error until memory ends, and longer while somebody is in one', function()
+    local before = 'tycho.set_memory_limit(tycho.memory().registered + 1e6)\n'
+      .. "function hold() local x = tycho.zeros{200, 1000}; error 'full' end\nhold()\n"
+    local line = 'tycho.zeros{200, 1001}:numel()\n'
+    says(piped(before .. line .. ':up\n'), '\n200200\n', 'there is no error whose frames')
+    says(piped(before .. ':up\n' .. line .. 'x:numel()\n'), 'out of memory on cpu: asked for 0.8 MB', '\n200000\n')
+  end)
   it('save what ran as a script that prints the same', function()
     local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'
     says(out, '5 lines in idea.lua', 'idea.lua exists already')

@@ -67,15 +67,23 @@ end
 -- A device's tensors may hold this many bytes at most; default: its memory.
 function M.set_memory_limit(bytes, name) opened(name).limit = bytes end
 
-local function reclaim(bytes, library, device)
+-- A block, or NULL, once all garbage is collected.
+local function collected(bytes, library, device)
   M.collect()
-  if device.live + bytes <= device.limit then
-    local block = library.ty_alloc(bytes)
-    if block ~= nil then return block end
-    M.clear_cache()
-    block = library.ty_alloc(bytes)
-    if block ~= nil then return block end
-  end
+  if device.live + bytes > device.limit then return nil end
+  local block = library.ty_alloc(bytes)
+  if block ~= nil then return block end
+  M.clear_cache()
+  return library.ty_alloc(bytes)
+end
+
+-- Set where errors are shown, or false: lets go of tensors that are held only to be looked at. Returns whether there was anything of the kind.
+M.let_go = false
+
+local function reclaim(bytes, library, device)
+  local block = collected(bytes, library, device)
+  if block == nil and M.let_go and M.let_go() then block = collected(bytes, library, device) end
+  if block ~= nil then return block end
   local limit = device.limit < lib.unlimited and (', limit %.1f MB'):format(device.limit / 1e6) or ''
   lib.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or %s')
     :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, limit,

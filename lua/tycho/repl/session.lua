@@ -41,7 +41,7 @@ function Session:show(value)
   self:print(ok and text or ('<cannot be printed: %s>'):format(tostring(text)))
 end
 
--- An error's frames can be looked into until the next one; while somebody does, and in a pause, they stay.
+-- An error's frames can be looked into until the next one, or until memory ends; while somebody does, and in a pause, they stay.
 local function failed(self, message)
   self:print(message, 'error')
   if self.at == 0 then self.frames = trace.last end
@@ -100,6 +100,7 @@ function Session:move(by)
   if #self.frames == 0 then error('there is no error whose frames could be looked into', 0) end
   if to > #self.frames then error('this is the outermost frame; :down goes inwards', 0) end
   if to < self.innermost then error('this is the innermost place; :up goes outwards', 0) end
+  if self.at == 0 then self.frames = { unpack(self.frames) } end
   self.at = to
   if to == 0 then
     self.environment = self.own

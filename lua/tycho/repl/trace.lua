@@ -2,6 +2,7 @@
 -- Frames of the framework are counted, not shown, but for those of an error that is the framework's own.
 local frame = require 'tycho.repl.frame'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 
 local M = {}
 
@@ -10,7 +11,13 @@ local framework = lib.root .. '/lua/tycho/'
 local hidden = { framework .. 'repl/', framework .. 'launch.lua' }
 
 M.inputs = {} -- chunk name -> text typed at the prompt
-M.last = {} -- frames of the last error
+M.last = {} -- frames of the last error; they go where memory ends, as their variables hold tensors
+
+function storages.let_go()
+  local count = #M.last
+  for i = 1, count do M.last[i] = nil end
+  return count > 0
+end
 
 local function starts(text, prefix) return text:sub(1, #prefix) == prefix end
 
