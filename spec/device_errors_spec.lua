@@ -108,6 +108,17 @@ describe('the plugin', function()
       'libtycho_cuda needs libmissing.so.9, which was not found; install it, or write its folder into TYCHO_CUDA_PATH')
   end)
 
+  it("finds NVIDIA's libraries in the wheels of the Python on the path, where nothing else has them", function()
+    stub('site/nvidia/cudnn/lib/libonlythere.so.9', 'int here(void) { return 0; }')
+    write('python3', '#!/bin/sh\necho asked >> asked\necho $PWD/elsewhere\necho $PWD/site/nvidia\n')
+    write('find.lua', [[
+      local find = require('tycho.device').nvidia
+      print(find 'libm.so.6' ~= nil, (io.open 'asked'))
+      print(select(2, find 'libonlythere.so.9'), (find 'libnowhere.so.9'))]])
+    local out = shell(('chmod +x python3; env PATH="$PWD:$PATH" %s/tycho find.lua; cat asked'):format(root))
+    assert.equal(('true\tnil\n%s/site/nvidia/cudnn/lib\tnil\nasked\n'):format(folder), out)
+  end)
+
   it('is what a training asks for by name: one sentence, no run, and nothing computed elsewhere', function()
     write('build/libtycho_cuda.so', 'not a library')
     local out, status = shell(('env TYCHO_CPU=plain TYCHO_BUILD=build %s/tycho %s/experiments/main.lua device=cuda data_dir=none'):format(root, root))

@@ -17,40 +17,43 @@ local known = {
 -- In the order in which they need each other.
 local needed = { 'libcublasLt.so.13', 'libcublas.so.13', 'libcudnn.so.9' }
 
--- Folders where NVIDIA's libraries may be: those of TYCHO_CUDA_PATH, the toolkit's, and the wheels of the active Python environment.
-local function folders()
-  local list = {}
-  for folder in (os.getenv 'TYCHO_CUDA_PATH' or ''):gmatch '[^:]+' do list[#list + 1] = folder end
-  list[#list + 1] = '/usr/local/cuda/lib64'
-  local environment = os.getenv 'VIRTUAL_ENV'
-  local base = environment and environment .. '/lib'
-  if base and lfs.attributes(base, 'mode') == 'directory' then
-    for python in lfs.dir(base) do
-      for _, part in ipairs(python:match '^python3' and { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } or {}) do
-        list[#list + 1] = ('%s/%s/site-packages/nvidia/%s/lib'):format(base, python, part)
-      end
-    end
+-- Folders of the wheels that python3 finds, if there is one; asked once, and only for what is nowhere else.
+local wheels
+local function wheel_folders()
+  if wheels then return wheels end
+  wheels = {}
+  local pipe = io.popen [[python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null </dev/null]]
+  for path in pipe and pipe:lines() or function() end do
+    for _, part in ipairs { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } do wheels[#wheels + 1] = ('%s/%s/lib'):format(path, part) end
   end
-  return list
+  if pipe then pipe:close() end
+  return wheels
 end
 
--- One of NVIDIA's libraries, for all that is loaded later to see, and its folder; nil where there is none. What is in none of the folders is left to
--- the system's own search.
 local loaded = {} -- kept from the collector, which would unload them
-function M.nvidia(name)
-  for _, folder in ipairs(folders()) do
+local function load_named(name, path)
+  local ok, library = pcall(ffi.load, path, true)
+  loaded[name] = ok and library or nil
+  return loaded[name]
+end
+local function load_from(folders, name)
+  for _, folder in ipairs(folders) do
     local path = folder .. '/' .. name
-    if lfs.attributes(path) then
-      local ok, library = pcall(ffi.load, path, true)
-      if ok then
-        loaded[name] = library
-        return library, folder
-      end
-    end
+    local library = lfs.attributes(path) and load_named(name, path)
+    if library then return library, folder end
   end
-  local ok, library = pcall(ffi.load, name, true)
-  loaded[name] = ok and library
-  return loaded[name] or nil
+end
+
+-- One of NVIDIA's libraries, for all that is loaded later to see, and its folder unless the system found it; nil where there is none. Looks into the
+-- folders of TYCHO_CUDA_PATH, the toolkit's, where the system looks, and into Python's wheels.
+function M.nvidia(name)
+  local folders = {}
+  for folder in (os.getenv 'TYCHO_CUDA_PATH' or ''):gmatch '[^:]+' do folders[#folders + 1] = folder end
+  folders[#folders + 1] = '/usr/local/cuda/lib64'
+  local library, folder = load_from(folders, name)
+  if not library then library = load_named(name, name) end
+  if not library then library, folder = load_from(wheel_folders(), name) end
+  return library, folder
 end
 
 -- The plugin is not told where they are; the system's loader takes for it what is loaded already.
