@@ -1,12 +1,13 @@
 -- Kernels under compute-sanitizer, on the small shapes of the specs: ./tycho spec/gpu_check/sanitizer.lua DEVICE BUSTED. One row a tool.
 local lib = require 'tycho.lib'
+local only_on = require 'spec.gpu_check.only_on'
 local row = require 'spec.gpu_check.row'
-local _, busted = unpack(arg)
+local device, busted = unpack(arg)
 
 for _, tool in ipairs { 'memcheck', 'racecheck' } do
   local start = lib.cpu.ty_now()
-  local pipe = io.popen(('PATH=$PATH:/usr/local/cuda/bin timeout 55 compute-sanitizer --tool %s --target-processes all --error-exitcode 9 %s '
-    .. '-o spec/output.lua spec/device_spec.lua 2>&1; echo "status $?"'):format(tool, busted))
+  local pipe = io.popen(('PATH=$PATH:/usr/local/cuda/bin timeout 55 compute-sanitizer --tool %s --target-processes all --error-exitcode 9 %s %s '
+    .. '-o spec/output.lua spec/device_spec.lua 2>&1; echo "status $?"'):format(tool, busted, only_on(device)))
   local text = pipe:read '*a'
   pipe:close()
   local status = text:match 'status (%d+)%s*$'

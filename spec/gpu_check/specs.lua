@@ -1,5 +1,6 @@
--- The specs that have rows for a device: ./tycho spec/gpu_check/specs.lua DEVICE BUSTED. One row a file.
+-- What the specs have for a device: ./tycho spec/gpu_check/specs.lua DEVICE BUSTED. One row a file.
 local lfs = require 'lfs'
+local only_on = require 'spec.gpu_check.only_on'
 local row = require 'spec.gpu_check.row'
 local device, busted = unpack(arg)
 
@@ -13,7 +14,7 @@ for name in lfs.dir 'spec' do
 end
 table.sort(names)
 for _, name in ipairs(names) do
-  local pipe = io.popen(('%s -o spec/output.lua spec/%s 2>&1'):format(busted, name))
+  local pipe = io.popen(('%s %s -o spec/output.lua spec/%s 2>&1'):format(busted, only_on(device), name))
   local text = pipe:read '*a'
   pipe:close()
   local passed, failed = text:match '(%d+) passed, (%d+) failed'
