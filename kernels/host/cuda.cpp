@@ -111,9 +111,8 @@ bool host_accept(dim3 block) {
 }
 
 void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
-  static bool reverse;
+  static bool reverse, last_first;
   count = block.x * block.y * block.z;
-  static bool last_first;
   const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
   gridDim = grid, blockDim = block, body = fn, arguments = context;
   last_first = !last_first;
@@ -125,6 +124,15 @@ void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
 }
 
 /* ---- streams and events ---- */
+
+struct host_graph { std::vector<std::function<int()>> work; };
+static host_graph *recording; /* what the usual stream is asked for, while a graph is captured */
+static bool is_spoiled;
+/* For what is no work to be repeated: it ends the capture, as in CUDA. */
+static cudaError_t spoil(void) {
+  is_spoiled = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
 
 struct host_stream {
   std::deque<std::function<int()>> later;
@@ -157,6 +165,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (recording && !stream) return spoil();
   *event = {own(stream), own(stream)->done + own(stream)->later.size()};
   return cudaSuccess;
 }
@@ -165,6 +174,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return last_error;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (recording && !stream) return spoil();
   own(stream)->later.push_back([now = *event] {
     if (now.of) do_until(now.of, now.at);
     return 0;
@@ -177,14 +187,6 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 /* ---- graphs ---- */
-
-struct host_graph { std::vector<std::function<int()>> work; };
-static host_graph *recording;
-static bool is_spoiled; /* what waited during a capture has ended it, as in CUDA */
-static cudaError_t spoil(void) {
-  is_spoiled = true;
-  return cudaErrorStreamCaptureUnsupported;
-}
 
 /* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
 static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
