@@ -1,6 +1,7 @@
-/* The device's memory: pieces of large blocks, each the smallest unused one that does, joined with unused neighbours when they are freed. One stream
- * orders all work, so a piece may be used again at once. What a captured step took is set aside afterwards, so that no other work runs over it between
- * two launches; all graphs share it, for their launches are in order. */
+/* The device's memory: pieces of large blocks, each from the first unused one that is large enough, joined with unused neighbours when they are freed.
+ * The first, not the smallest: what comes and goes in each step then falls into its places of the step before. One stream orders all work, so a piece
+ * may be used again at once. What a captured step took is set aside afterwards, so that no other work runs over it between two launches; all graphs
+ * share it, for their launches are in order. */
 #include "device.h"
 #include <set>
 #include <unordered_map>
@@ -9,15 +10,15 @@
 enum { GRAIN = 512 }; /* bytes; as cudaMalloc's own */
 static const int64_t LEAST = (int64_t)16 << 20, MOST = (int64_t)512 << 20; /* bytes of a block, but for pieces that are larger */
 
-/* before, after: its neighbours in the block; is_graphs: a captured step had some of it. */
-struct piece { char *at; int64_t size; piece *before, *after; bool is_unused, is_graphs; };
-struct by_size {
-  bool operator()(const piece *a, const piece *b) const { return a->size != b->size ? a->size < b->size : a->at < b->at; }
+/* block: the number of its block; before, after: its neighbours there; is_graphs: a captured step had some of it. */
+struct piece { int64_t block; char *at; int64_t size; piece *before, *after; bool is_unused, is_graphs; };
+struct by_place {
+  bool operator()(const piece *a, const piece *b) const { return a->block != b->block ? a->block < b->block : a->at < b->at; }
 };
-typedef std::set<piece *, by_size> pool;
+typedef std::set<piece *, by_place> pool;
 static pool usual, aside; /* what is unused */
 static std::unordered_map<void *, piece *> used;
-static int64_t block_bytes, unused_bytes, live_bytes, peak_bytes;
+static int64_t block_count, block_bytes, unused_bytes, live_bytes, peak_bytes;
 
 static pool *pool_of(const piece *p) { return p->is_graphs && !device_is_capturing() ? &aside : &usual; }
 static void put_back(piece *p) {
@@ -42,21 +43,21 @@ static piece *grow(int64_t size) {
     wanted = size;
   }
   block_bytes += wanted;
-  piece *p = new piece{(char *)block, wanted, NULL, NULL, true, false};
+  piece *p = new piece{block_count++, (char *)block, wanted, NULL, NULL, true, false};
   put_back(p);
   return p;
 }
 
 static piece *find(int64_t size) {
-  piece least = {NULL, size, NULL, NULL, true, false};
-  auto found = usual.lower_bound(&least);
-  return found == usual.end() ? NULL : *found;
+  for (piece *p : usual)
+    if (p->size >= size) return p;
+  return NULL;
 }
 
 /* Keeps the first size bytes of p; the rest is unused. */
 static void cut(piece *p, int64_t size) {
   if (p->size == size) return;
-  piece *rest = new piece{p->at + size, p->size - size, p, p->after, true, p->is_graphs};
+  piece *rest = new piece{p->block, p->at + size, p->size - size, p, p->after, true, p->is_graphs};
   if (p->after) p->after->before = rest;
   p->after = rest;
   p->size = size;

@@ -159,6 +159,7 @@ local function run_node(heap, node)
     if da then pin(da) end
     if db then pin(db) end
     storages.leave(level, made_by_backward)
+    unpin(dy) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
     if da then pass_on(heap, a, da) end
     if db then pass_on(heap, b, db) end
   else
@@ -168,6 +169,7 @@ local function run_node(heap, node)
       if grads[i - FIRST + 1] then pin(grads[i - FIRST + 1]) end
     end
     storages.leave(level, made_by_backward)
+    unpin(dy)
     for i = FIRST, #node do
       if grads[i - FIRST + 1] then pass_on(heap, node[i], grads[i - FIRST + 1]) end
     end
@@ -176,7 +178,6 @@ local function run_node(heap, node)
   if context and context.held then let_go(context.held) end
   node[RULE], node[CONTEXT], node[GRADIENT] = false, false, false
   for i = FIRST, #node do node[i] = false end
-  unpin(dy)
 end
 
 local function walk(root, gradient)
