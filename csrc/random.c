@@ -1,28 +1,6 @@
-/* Philox 4x32-10 (Salmon et al., SC 2011): random numbers as a pure function of (seed, stream, step, index), so they do not depend on
- * threads, devices or history. */
+/* Random numbers as a pure function of (seed, stream, step, index), so they do not depend on threads, devices or history. */
 #include "internal.h"
-
-static inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
-#pragma GCC unroll 10
-  for (int round = 0; round < 10; round++) {
-    uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-    uint32_t c1 = c[1], c3 = c[3];
-    c[0] = (uint32_t)(b >> 32) ^ c1 ^ k0;
-    c[1] = (uint32_t)b;
-    c[2] = (uint32_t)(a >> 32) ^ c3 ^ k1;
-    c[3] = (uint32_t)a;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-}
-
-/* Streams and steps beyond 32 bits would share counters, so each pair is mixed into the key by one more Philox. */
-static void derive_key(uint32_t key[2], uint64_t seed, uint64_t stream, uint64_t step) {
-  uint32_t c[4] = {(uint32_t)stream, (uint32_t)(stream >> 32), (uint32_t)step, (uint32_t)(step >> 32)};
-  philox(c, (uint32_t)seed, (uint32_t)(seed >> 32));
-  key[0] = c[0];
-  key[1] = c[1];
-}
+#include "philox.h"
 
 void ty_philox(uint32_t *out4, uint64_t seed, uint64_t stream, uint64_t step, uint64_t index) {
   uint32_t key[2], c[4] = {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)step};

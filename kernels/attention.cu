@@ -4,14 +4,6 @@
 
 /* ---- views ---- */
 
-static ty_tensor with_swapped(ty_tensor t, int i, int j) {
-  int64_t size = t.shape[i], step = t.stride[i];
-  t.shape[i] = t.shape[j], t.stride[i] = t.stride[j];
-  t.shape[j] = size, t.stride[j] = step;
-  return t;
-}
-static ty_tensor transposed(const ty_tensor *t) { return with_swapped(*t, t->ndim - 2, t->ndim - 1); }
-
 /* t's shape and strides over other memory, which holds reals. */
 static ty_tensor as_real(const ty_tensor *t, void *data) {
   ty_tensor wide = *t;

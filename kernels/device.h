@@ -80,6 +80,15 @@ template <class F> int for_type(int dtype, F f) {
 /* Whether float32 may be rounded to TF32 where tensor cores multiply: ty_set_tf32. */
 bool device_tf32(void);
 
+/* t with its last two dims exchanged. */
+static inline ty_tensor transposed(const ty_tensor *t) {
+  ty_tensor other = *t;
+  int i = t->ndim - 2, j = t->ndim - 1;
+  other.shape[i] = t->shape[j], other.shape[j] = t->shape[i];
+  other.stride[i] = t->stride[j], other.stride[j] = t->stride[i];
+  return other;
+}
+
 /* Device memory that goes back to the cache when the function returns: later work on the stream may reuse it at once. */
 template <class T> struct scratch {
   T *data;

@@ -30,14 +30,6 @@ static ty_tensor dense_like(const ty_tensor *t, void *data) {
   return dense;
 }
 
-static ty_tensor transposed(const ty_tensor *t) {
-  ty_tensor other = *t;
-  int i = t->ndim - 2, j = t->ndim - 1;
-  other.shape[i] = t->shape[j], other.shape[j] = t->shape[i];
-  other.stride[i] = t->stride[j], other.stride[j] = t->stride[i];
-  return other;
-}
-
 /* at[k][i] = the first element of matrix i of operand k of the batch. */
 __global__ void k_pointers(char **at, ty_plan batch) {
   int64_t i = thread_index(), offset[3];

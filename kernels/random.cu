@@ -1,18 +1,6 @@
 /* Random tensors: the CPU library's numbers (csrc/random.c), one thread for a block of four. */
 #include "device.h"
-
-static __host__ __device__ inline void philox(uint32_t c[4], uint32_t k0, uint32_t k1) {
-  for (int round = 0; round < 10; round++) {
-    uint64_t a = (uint64_t)0xD2511F53u * c[0], b = (uint64_t)0xCD9E8D57u * c[2];
-    uint32_t c1 = c[1], c3 = c[3];
-    c[0] = (uint32_t)(b >> 32) ^ c1 ^ k0;
-    c[1] = (uint32_t)b;
-    c[2] = (uint32_t)(a >> 32) ^ c3 ^ k1;
-    c[3] = (uint32_t)a;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-}
+#include "../csrc/philox.h"
 
 template <int NORMAL> __global__ void k_draw(real *y, int64_t n, uint32_t key0, uint32_t key1, uint32_t stream, uint32_t step) {
   int64_t block = thread_index();
@@ -32,8 +20,8 @@ template <int NORMAL> __global__ void k_draw(real *y, int64_t n, uint32_t key0, 
 static int draw(const char *op, ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step, int normal) {
   TY_TRY(ty_check_dense(op, "y", y, TY_REAL, -1));
   int64_t n = ty_numel(y);
-  uint32_t key[4] = {(uint32_t)stream, (uint32_t)(stream >> 32), (uint32_t)step, (uint32_t)(step >> 32)};
-  philox(key, (uint32_t)seed, (uint32_t)(seed >> 32));
+  uint32_t key[2];
+  derive_key(key, seed, stream, step);
   return launch_each(op, normal ? k_draw<1> : k_draw<0>, divide_up(n, 4), y->data, n, key[0], key[1], stream, step);
 }
 int ty_uniform(ty_tensor *y, uint64_t seed, uint64_t stream, uint64_t step) { return draw("uniform", y, seed, stream, step, 0); }
