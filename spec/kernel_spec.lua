@@ -308,6 +308,18 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       assert.truthy(out:find 'script.lua:5: kernel faulty: [^\n]*undefined_thing', out)
     end)
 
+    it('that fails on the device is told of when a result is read, and named where each is waited for', function()
+      local fault = name == 'cuda' and 'y[(int64_t)1 << 40] = x[0];' or 'if (threadIdx.x) __syncthreads();'
+      local code = ("local tycho = require 'tycho'\n"
+        .. 'local bad = tycho.kernel { cuda = [[__global__ void bad(real *y, const real *x, int64_t n) { %s }]] }\n'
+        .. "local y = bad(tycho.ones({ 3 }, 'f32', '%s'))\nio.stderr:write 'queued\\n'\ny:sum():item()\n"):format(fault, name)
+      local out = process(code)
+      local sentence = '^queued\n.*: the device failed: [^\n]*; earlier work may be at fault: run it again with TYCHO_SYNC=1 to see which\n'
+      assert.truthy(out:find(sentence), out)
+      out = process(code, 'TYCHO_SYNC=1')
+      assert.truthy(out:find '^[^\n]*bad: the device failed: ', out)
+    end)
+
     it('is told what is wrong with its arguments', function()
       local x = tycho.ones({ 2 }, 'f32', name)
       assert_raises(function() tycho.kernel(soft_record())(tycho.ones { 2 }, x, 1) end,
