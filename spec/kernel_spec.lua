@@ -328,6 +328,8 @@ for _, name in ipairs { 'cuda-host', 'cuda' } do
       assert_raises(function() here(x) end, ('kernel only_here: it has no body for %s; give cuda'):format(name))
       local none = tycho.kernel { cuda = '__global__ void none(real *y, const real *x, int64_t n) {}', grid = 0 }
       assert_raises(function() none(x) end, 'kernel none: sizes of grid and block must be 1 or more, got 0')
+      local vast = tycho.kernel { cuda = '__global__ void vast(real *y, const real *x, int64_t n) {}', grid = { 1, 65536 } }
+      assert_raises(function() vast(x) end, 'vast: the device failed: ')
       if name == 'cuda' then return end -- where warps may be cut short, for kernels without sums
       local uneven = tycho.kernel { cuda = '__global__ void uneven(real *y, const real *x, int64_t n) {}', block = 20 }
       assert_raises(function() uneven(x) end, 'uneven', 'whole warps')

@@ -3,6 +3,7 @@
 #include "cuda.h"
 #include <deque>
 #include <iterator>
+#include <limits.h>
 #include <malloc.h>
 #include <map>
 #include <setjmp.h>
@@ -105,9 +106,10 @@ static void run_block(bool reverse) {
   } while (release());
 }
 
-bool host_accept(dim3 block) {
+bool host_accept(dim3 grid, dim3 block) {
   unsigned n = block.x * block.y * block.z;
-  return (n > 0 && n <= MOST_THREADS && n % WARP == 0) || host_fail("a block must have 1 to 32 whole warps") == 0;
+  if (n == 0 || n > MOST_THREADS || n % WARP != 0) return host_fail("a block must have 1 to 32 whole warps") == 0;
+  return (grid.x <= INT_MAX && grid.y <= UINT16_MAX && grid.z <= UINT16_MAX) || host_fail("the grid is too large") == 0;
 }
 
 void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
