@@ -27,21 +27,19 @@ static int multiply(blas_types type, int64_t m, int64_t n, int64_t k, const void
 int blas_multiply(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *a, blas_layout la, const void *b,
                   blas_layout lb, float beta, void *c, blas_layout lc) {
   const int64_t in = ty_dtype_size(type.factors), out = ty_dtype_size(type.result);
-  host_do([=] {
+  return call_library(op, [=] {
     for (int64_t i = 0; i < count; i++)
       multiply(type, m, n, k, (const char *)a + i * la.step * in, la, (const char *)b + i * lb.step * in, lb, beta, (char *)c + i * lc.step * out, lc.ld);
     return 0;
   });
-  return device_launched(op);
 }
 int blas_multiply_all(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
                       const void *const *b, blas_layout lb, float beta, void *const *c, blas_layout lc) {
-  host_do([=] { /* the pointers are the device's, and not there before */
+  return call_library(op, [=] { /* the pointers are the device's, and not there before */
     for (int64_t i = 0; i < count; i++) {
       if (!is_aligned(a[i]) || !is_aligned(b[i]) || !is_aligned(c[i])) return host_fail("misaligned address");
       multiply(type, m, n, k, a[i], la, b[i], lb, beta, c[i], lc.ld);
     }
     return 0;
   });
-  return device_launched(op);
 }

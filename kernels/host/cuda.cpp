@@ -106,10 +106,10 @@ static void run_block(bool reverse) {
   } while (release());
 }
 
-bool host_accept(dim3 grid, dim3 block) {
+int host_accept(dim3 grid, dim3 block) {
   unsigned n = block.x * block.y * block.z;
-  if (n == 0 || n > MOST_THREADS || n % WARP != 0) return host_fail("a block must have 1 to 32 whole warps") == 0;
-  return (grid.x <= INT_MAX && grid.y <= UINT16_MAX && grid.z <= UINT16_MAX) || host_fail("the grid is too large") == 0;
+  if (n == 0 || n > MOST_THREADS || n % WARP != 0) return host_fail("a block must have 1 to 32 whole warps");
+  return grid.x > INT_MAX || grid.y > UINT16_MAX || grid.z > UINT16_MAX ? host_fail("the grid is too large") : 0;
 }
 
 void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
@@ -130,6 +130,7 @@ void host_run(dim3 grid, dim3 block, void (*fn)(void *), void *context) {
 struct host_graph { std::vector<std::function<int()>> work; };
 static host_graph *recording; /* what the usual stream is asked for, while a graph is captured */
 static bool is_spoiled;
+static bool is_captured(cudaStream_t stream) { return recording && !stream; }
 /* For what is no work to be repeated: it ends the capture, as in CUDA. */
 static cudaError_t spoil(void) {
   is_spoiled = true;
@@ -154,6 +155,18 @@ static void do_until(host_stream *stream, uint64_t at) {
 }
 static void do_all(host_stream *stream) { do_until(stream, stream->done + stream->later.size()); }
 
+/* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
+static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
+static int64_t work_count;
+extern "C" int64_t host_work_count(void) { return work_count; }
+
+void host_do(std::function<int()> work) {
+  work_count++;
+  if (is_dry) return;
+  if (recording) recording->work.push_back(std::move(work));
+  else usual.later.push_back(std::move(work));
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
   *stream = new host_stream();
   return cudaSuccess;
@@ -167,7 +180,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  if (recording && !stream) return spoil();
+  if (is_captured(stream)) return spoil();
   *event = {own(stream), own(stream)->done + own(stream)->later.size()};
   return cudaSuccess;
 }
@@ -176,7 +189,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return last_error;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  if (recording && !stream) return spoil();
+  if (is_captured(stream)) return spoil();
   own(stream)->later.push_back([now = *event] {
     if (now.of) do_until(now.of, now.at);
     return 0;
@@ -190,17 +203,6 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 /* ---- graphs ---- */
 
-/* With TYCHO_HOST_DRY=1 work is counted and not done: what a large step asks for can be weighed where it could not be computed. */
-static const bool is_dry = getenv("TYCHO_HOST_DRY") != NULL;
-static int64_t work_count;
-extern "C" int64_t host_work_count(void) { return work_count; }
-
-void host_do(std::function<int()> work) {
-  work_count++;
-  if (is_dry) return;
-  if (recording) recording->work.push_back(std::move(work));
-  else usual.later.push_back(std::move(work));
-}
 cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
   recording = new host_graph;
   is_spoiled = false;
@@ -294,14 +296,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, 
     memmove(to, from, bytes);
     return 0;
   };
-  if (waits && recording && !stream) return spoil();
+  if (waits && is_captured(stream)) return spoil();
   if (stream) stream->later.push_back(copy);
   else host_do(copy);
   if (waits) do_all(own(stream));
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (recording && !stream) return spoil();
+  if (is_captured(stream)) return spoil();
   do_all(own(stream));
   return cudaGetLastError();
 }

@@ -38,12 +38,12 @@ extern dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 /* ---- running ---- */
 
-bool host_accept(dim3 grid, dim3 block); /* if not, the launch has failed */
+int host_accept(dim3 grid, dim3 block); /* 1 where the launch has failed */
 void host_run(dim3 grid, dim3 block, void (*body)(void *), void *arguments);
 /* Queues work, which returns 0 unless it fails, or records it while a graph is captured. */
 void host_do(std::function<int()> work);
 template <class F> void host_launch(dim3 grid, dim3 block, F body) {
-  if (!host_accept(grid, block)) return;
+  if (host_accept(grid, block)) return;
   host_do([=]() mutable {
     host_run(grid, block, [](void *f) { (*(F *)f)(); }, &body);
     return 0;

@@ -16,26 +16,23 @@ static int64_t w_size(const conv_shape *s) { return s->out * s->in * s->kh * s->
 static int64_t y_size(const conv_shape *s) { return s->n * s->out * s->oh * s->ow; }
 
 int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const void *w) {
-  host_do([=, shape = *s] {
+  return call_library("conv2d", [=, shape = *s] {
     return narrowed(dtype, y, y_size(&shape), [&](float *to) {
       return ty_direct_forward(&shape, to, widened(dtype, x, x_size(&shape)).data(), widened(dtype, w, w_size(&shape)).data());
     });
   });
-  return device_launched("conv2d");
 }
 int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w) {
-  host_do([=, shape = *s] {
+  return call_library("conv2d", [=, shape = *s] {
     return narrowed(dtype, dx, x_size(&shape), [&](float *to) {
       return ty_direct_back_input(&shape, to, widened(dtype, dy, y_size(&shape)).data(), widened(dtype, w, w_size(&shape)).data());
     });
   });
-  return device_launched("conv2d");
 }
 int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x) {
-  host_do([=, shape = *s] {
+  return call_library("conv2d", [=, shape = *s] {
     return narrowed(dtype, dw, w_size(&shape), [&](float *to) {
       return ty_direct_back_weight(&shape, to, widened(dtype, dy, y_size(&shape)).data(), widened(dtype, x, x_size(&shape)).data());
     });
   });
-  return device_launched("conv2d");
 }

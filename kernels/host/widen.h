@@ -1,8 +1,14 @@
-/* What the CPU's BLAS and convolutions see of tensors that are not float32, or that TF32 would round: float32 copies. */
+/* How the host build calls the CPU's BLAS and convolutions; of tensors that are not float32, or that TF32 would round, these see float32 copies. */
 #ifndef TYCHO_HOST_WIDEN_H
 #define TYCHO_HOST_WIDEN_H
 #include "../device.h"
 #include <vector>
+
+/* What a call of a library returns: its work waits its turn, as a kernel's does. */
+template <class F> static int call_library(const char *op, F work) {
+  host_do(work);
+  return device_launched(op);
+}
 
 /* 10 bits of fraction, ties to even. */
 static inline float to_tf32(float v) {

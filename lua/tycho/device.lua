@@ -23,10 +23,11 @@ local function wheel_folders()
   if wheels then return wheels end
   wheels = {}
   local pipe = io.popen [[python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null </dev/null]]
-  for path in pipe and pipe:lines() or function() end do
+  if not pipe then return wheels end
+  for path in pipe:lines() do
     for _, part in ipairs { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } do wheels[#wheels + 1] = ('%s/%s/lib'):format(path, part) end
   end
-  if pipe then pipe:close() end
+  pipe:close()
   return wheels
 end
 

@@ -17,9 +17,8 @@ for _, name in ipairs(names) do
   local pipe = io.popen(('%s %s -o spec/output.lua spec/%s 2>&1'):format(busted, only_on(device), name))
   local text = pipe:read '*a'
   pipe:close()
-  local passed, failed = text:match '(%d+) passed, (%d+) failed'
-  local skipped = select(2, text:gsub(('skipped: [^\n]* %s[ :]'):format((device:gsub('%-', '%%-'))), ''))
-  row { file = name, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0, skipped = skipped,
-    ok = passed ~= nil and failed == '0' and skipped == 0 }
+  local passed, failed, skipped = text:match '(%d+) passed, (%d+) failed, (%d+) skipped'
+  row { file = name, passed = tonumber(passed) or 0, failed = tonumber(failed) or 0, skipped = tonumber(skipped) or 0,
+    ok = passed ~= nil and failed == '0' and skipped == '0' }
   if failed ~= '0' then print(text) end
 end
