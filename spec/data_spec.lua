@@ -6,6 +6,7 @@ local tycho = require 'tycho'
 local device = require 'tycho.device'
 local lib = require 'tycho.lib'
 local full_memory = require 'spec.full_memory'
+local on_each_device = require 'spec.on_each_device'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
@@ -320,10 +321,8 @@ describe('a packed file', function()
     assert.equal(bytes(a.latents), bytes(b.latents))
     assert.is_string(b:fingerprint())
   end)
-  for _, name in ipairs { 'cuda-host', 'cuda' } do
-    local problem = device.problem(name)
-    it('gives the same samples from the memory of ' .. name .. ' and from that of the host', function()
-      if problem then return pending(problem) end
+  on_each_device('on', function(name)
+    it('gives the same samples from its memory and from that of the host', function()
       run()
       local function batch(options)
         local dataset = open(out, options)
@@ -343,11 +342,8 @@ describe('a packed file', function()
       assert.equal('train images: in the memory of the host: only those of a packed file are kept there (./tycho experiments/pack.lua makes one)',
         open(toy, { device = name }).placement)
     end)
-  end
-  for _, name in ipairs { 'cuda-host', 'cuda' } do
-    local problem = device.problem(name)
-    it('and a tree send the same batches to ' .. name .. ' in every way, beside its work', function()
-      if problem then return pending(problem) end
+
+    it('gives the same batches as a tree does in every way, beside its work', function()
       run()
       local g, batches = tycho.generator(3, 4), {}
       for i, count in ipairs { 4, 2, 7, 7, 3, 7, 1, 5 } do
@@ -370,7 +366,7 @@ describe('a packed file', function()
         for _, ahead in ipairs { false, 'right', 'wrong' } do assert.same(wanted, all(way[1], way[2], ahead)) end
       end
     end)
-  end
+  end)
   it('refuses a batch inside of a captured step', function()
     local problem = device.problem 'cuda-host'
     if problem then return pending(problem) end

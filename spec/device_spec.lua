@@ -6,6 +6,7 @@ local lib = require 'tycho.lib'
 local op = require 'tycho.op'
 local device = require 'tycho.device'
 local on_device = require 'spec.on_device'
+local on_each_device = require 'spec.on_each_device'
 
 local each, results, assert_close = on_device.each, on_device.results, on_device.assert_close
 
@@ -100,260 +101,252 @@ case('self_attention', 'causal', function(g) return g:normal_tensor { 3, 40, 96 
 
 -- ---- devices ----
 
-for _, name in ipairs { 'cuda-host', 'cuda' } do
-  local problem = device.problem(name)
-  describe('device ' .. name, function()
-    if problem then
-      it('computes what the CPU does', function() pending(problem) end)
-      return
+on_each_device('device', function(name)
+  for _, c in ipairs(cases) do
+    it('computes what the CPU does: ' .. c.label, function()
+      assert_close(results(c.name, c.sample, 'cpu'), results(c.name, c.sample, name), c.tolerance, c.label)
+    end)
+  end
+
+  it('attends to a memory as the CPU does', function()
+    for _, T in ipairs { 1, 3 } do
+      local g = tycho.generator(8, T)
+      local args = { g:normal_tensor { 5, T, 24 }, 2, { mask = causal(T), memory_k = g:normal_tensor { 2, 7, 4 },
+        memory_v = g:normal_tensor { 2, 7, 4 } } }
+      local function run(where) return (tycho.no_grad(op.find 'self_attention', unpack(each(args, function(x) return x:to(where) end)))):cpu() end
+      assert_close({ run 'cpu' }, { run(name) }, 1e-5, 'memory')
     end
-
-    for _, c in ipairs(cases) do
-      it('computes what the CPU does: ' .. c.label, function()
-        assert_close(results(c.name, c.sample, 'cpu'), results(c.name, c.sample, name), c.tolerance, c.label)
-      end)
-    end
-
-    it('attends to a memory as the CPU does', function()
-      for _, T in ipairs { 1, 3 } do
-        local g = tycho.generator(8, T)
-        local args = { g:normal_tensor { 5, T, 24 }, 2, { mask = causal(T), memory_k = g:normal_tensor { 2, 7, 4 },
-          memory_v = g:normal_tensor { 2, 7, 4 } } }
-        local function run(where) return (tycho.no_grad(op.find 'self_attention', unpack(each(args, function(x) return x:to(where) end)))):cpu() end
-        assert_close({ run 'cpu' }, { run(name) }, 1e-5, 'memory')
-      end
-    end)
-
-    it('multiplies into any memory order, adding to what is there', function()
-      local function into(where, view, beta)
-        local g = tycho.generator(4, 4)
-        local y, a, b = view(g:normal_tensor({ 3, 8, 8 }):to(where)), g:normal_tensor({ 3, 4, 6 }):to(where), g:normal_tensor({ 3, 6, 5 }):to(where)
-        lib.check(y.lib.ty_matmul(y.c, a.c, b.c, beta), y.lib)
-        return { y:cpu() }
-      end
-      local views = {
-        function(x) return x:narrow(1, 0, 4):narrow(2, 0, 5) end,
-        function(x) return x:narrow(1, 0, 5):narrow(2, 0, 4):transpose(1, 2) end,
-        function(x) return x:reshape({ 3, 4, 8, 2 }):select(3, 1):narrow(2, 0, 5) end,
-      }
-      for _, view in ipairs(views) do
-        for _, beta in ipairs { 0, 0.5 } do assert_close(into('cpu', view, beta), into(name, view, beta), 1e-5, 'beta ' .. beta) end
-      end
-    end)
-
-    it('multiplies batches that lie in any order, also where BLAS cannot be given pointers', function()
-      local function heads(x, first, size) return x:narrow(3, first, size):permute { 0, 2, 1, 3 } end
-      local function same_for_all(x) return x:select(0, 0):expand { 5, 3, 6, 8 } end
-      local views = {
-        ['one run'] = function(x) return x:permute({ 0, 2, 1, 3 }):contiguous() end,
-        ['heads'] = function(x) return heads(x, 0, 8) end,
-        ['heads at odd places'] = function(x) return heads(x, 1, 5) end,
-        ['the first sequence for all'] = function(x) return same_for_all(heads(x, 0, 8)) end,
-        ['few sequences of many heads'] = function(x) return heads(x, 3, 5):permute { 1, 0, 2, 3 } end,
-      }
-      for label, view in pairs(views) do
-        for _, dtype in ipairs { 'f32', 'f16' } do
-          local function product(where)
-            local g = tycho.generator(6, 6)
-            local function draw() return g:normal_tensor({ 5, 6, 3, 8 }):to('f16'):to(where == 'cpu' and 'f32' or dtype):to(where) end
-            local a, b = view(draw()), view(draw()):transpose(2, 3)
-            local y = tycho.empty({ a.shape[1], a.shape[2], 6, 6 }, 'f32', where)
-            lib.check(y.lib.ty_matmul(y.c, a.c, b.c, 0), y.lib)
-            return { y:cpu() }
-          end
-          assert_close(product 'cpu', product(name), 1e-5, label .. ', ' .. dtype)
-        end
-      end
-    end)
-
-    it('draws the same numbers', function()
-      local function draw(where)
-        local g = tycho.generator(5, 2 ^ 33)
-        g.step = 7
-        return { g:uniform_tensor({ 1001 }, 'f32', where):cpu(), g:normal_tensor({ 1001 }, 'f32', where):cpu() }
-      end
-      local here, there = draw 'cpu', draw(name)
-      assert.same(here[1]:tolist(), there[1]:tolist())
-      assert_close(here, there, 1e-6, 'normal')
-    end)
-
-    it('copies and converts between all dtypes and orders', function()
-      local values = tycho.tensor { { 0, 1, 2.5 }, { 200, 7, 100 } }
-      for _, from in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
-        for _, to in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
-          local x = values:to(from)
-          assert.same(x:to(to):tolist(), x:to(name):to(to):tolist())
-          assert.same(x:transpose(0, 1):to(to):contiguous():tolist(), x:to(name):transpose(0, 1):to(to):contiguous():tolist())
-          assert.same({ { 7, 7 }, { 7, 7 } }, tycho.full({ 2, 2 }, 7, to, name):tolist())
-        end
-      end
-    end)
-
-    it('copies, converts and adds what comes in packets, and parts of it that do not', function()
-      local g = tycho.generator(7, 7)
-      local x, row = g:normal_tensor({ 5, 3, 48 }):to 'f16', g:normal_tensor({ 48 }):to 'f16'
-      local function views(t)
-        return { t, t:narrow(2, 8, 16), t:narrow(2, 4, 24), t:narrow(2, 1, 8), t:transpose(0, 2), t:narrow(2, 8, 8):transpose(0, 1) }
-      end
-      local here, there = views(x), views(x:to(name))
-      local uneven = g:normal_tensor({ 5, 3, 44 }):to 'f16' -- rows that begin between two packets
-      here[#here + 1], there[#there + 1] = uneven:narrow(2, 0, 40), uneven:to(name):narrow(2, 0, 40)
-      for i, v in ipairs(here) do
-        for _, to in ipairs { 'f32', 'f16', 'bf16' } do
-          assert.same(v:to(to):contiguous():to('f32'):tolist(), there[i]:to(to):contiguous():to('f32'):tolist())
-        end
-        local wide = there[i]:to 'f32'
-        assert.same((v:to 'f32' + 1):tolist(), (wide + 1):tolist())
-        assert.same((v:to 'f32' * v:to 'f32'):tolist(), (wide * there[i]):tolist())
-      end
-      for _, from in ipairs { 0, 8, 3 } do
-        local a = x:narrow(2, from, 40):to 'f32' + row:narrow(0, from, 40):to 'f32'
-        local b = x:to(name):narrow(2, from, 40) + row:to(name):narrow(0, from, 40)
-        assert.same(a:to('f16'):to('f32'):tolist(), b:to('f32'):tolist())
-      end
-      local long = g:normal_tensor { 41 }
-      local function normalized(where) -- what begins between two packets
-        local part = long:to(where):narrow(0, 1, 40):reshape { 5, 8 }
-        return part:batch_norm(tycho.ones({ 8 }, 'f32', where), tycho.zeros({ 8 }, 'f32', where), nil, { training = true }):cpu()
-      end
-      assert_close({ normalized 'cpu' }, { normalized(name) }, 1e-5, 'batch_norm')
-      local filled = tycho.empty({ 4, 3, 40 }, 'f32', name)
-      filled:copy_(row:narrow(0, 8, 40):to(name))
-      for i = 0, 3 do assert.same(row:narrow(0, 8, 40):to('f32'):tolist(), filled:select(0, i):select(0, 2):tolist()) end
-    end)
-
-    it('meets numbers with tensors, the same ones again', function()
-      local x = tycho.tensor({ 1, -3 }, 'f32', name)
-      for _ = 1, 2 do
-        assert.same({ 1.5, -2.5 }, (x + 0.5):tolist())
-        assert.same({ math.huge, -math.huge }, (x / 0):tolist())
-        assert.same({ -math.huge, math.huge }, (x / -0):tolist())
-        local nan = (x * (0 / 0)):tolist()
-        assert.is_true(nan[1] ~= nan[1] and nan[2] ~= nan[2])
-        assert.same({ 1.5, -2.5 }, (x:cpu():to('f64') + 0.5):tolist())
-        assert.same({ 1.5, -2.5 }, (x:to('f16') + 0.5):tolist())
-      end
-    end)
-
-    it('takes a step of Adam and of SGD as the CPU does', function()
-      local function train(where, optimizer, options)
-        local g = tycho.generator(6, 6)
-        local p = g:normal_tensor({ 500, 3 }):to(where):requires_grad_()
-        local o = optimizer({ p }, options)
-        for _ = 1, 3 do
-          o:zero_grad()
-          ;(p * p * p):sum():backward()
-          o:step()
-        end
-        return { p:cpu() }
-      end
-      for _, options in ipairs { {}, { weight_decay = 0.1 }, { weight_decay = 0.1, decoupled = true } } do
-        assert_close(train('cpu', tycho.optim.Adam, options), train(name, tycho.optim.Adam, options), 1e-5, 'Adam')
-      end
-      local options = { momentum = 0.9, weight_decay = 0.1, lr = 1e-3 }
-      assert_close(train('cpu', tycho.optim.SGD, options), train(name, tycho.optim.SGD, options), 1e-5, 'SGD')
-    end)
-
-    it('normalises images by number', function()
-      local g = tycho.generator(2, 2)
-      local index = tycho.tensor({ 4, 0, 4 }, 'i64')
-      local mean, std = { 0.5, 0.4, 0.3 }, { 0.1, 0.2, 0.3 }
-      local image_io = require 'tycho.io.image'
-      for _, size in ipairs { { 4, 6 }, { 5, 7 } } do -- pixels by fours, and not
-        local bytes = (g:uniform_tensor { 5, size[1], size[2], 3 } * 255):to('u8')
-        assert_close({ image_io.normalize(bytes, mean, std, index) },
-          { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
-        for setting, dtype in pairs { fp16 = 'f16', bf16 = 'bf16' } do
-          local there = tycho.autocast(setting, image_io.normalize, bytes:to(name), mean, std, index:to(name))
-          assert.equal(dtype, there.dtype)
-          assert_close({ image_io.normalize(bytes, mean, std, index):to(dtype):to 'f32' }, { there:cpu():to 'f32' }, dtype == 'f16' and 1e-3 or 1e-2)
-        end
-      end
-    end)
-
-    it('tells of an index out of range when it is waited for', function()
-      local function message(fn)
-        local ok, text = pcall(fn)
-        assert.is_false(ok)
-        return text
-      end
-      local x = tycho.ones({ 4, 3 }, 'f32', name)
-      local text = message(function() return x:index_select({ 0, 4 }):tolist() end)
-      assert.truthy(text:find('index_select: index 4 at position 1 is out of range 0..3', 1, true), text)
-      text = message(function() return x:cross_entropy({ 0, 1, 5, 2 }):item() end)
-      assert.truthy(text:find('cross_entropy: target 5 of row 2 is out of range 0..2', 1, true), text)
-      assert.equal(12, x:sum():item())
-    end)
-
-    it('refuses tensors of two devices in one sentence', function()
-      local a, b = tycho.ones({ 2, 2 }, 'f32', name), tycho.ones { 2, 2 }
-      local calls = {
-        function() return a + b end, function() return b + a end, function() return a:matmul(b) end, function() return b:linear(a) end,
-        function() return a:layer_norm(tycho.ones { 2 }, tycho.zeros { 2 }) end,
-        function() return a:index_select(tycho.tensor({ 0 }, 'i64')) end,
-        function() return a:cross_entropy(tycho.tensor({ 0, 1 }, 'i64')) end,
-      }
-      for i, call in ipairs(calls) do
-        local ok, text = pcall(call)
-        assert.is_false(ok)
-        assert.truthy(text:find(' is on %S+, the others are on %S+; move one with :to%('), ('%d: %s'):format(i, text))
-      end
-    end)
-
-    it('keeps its memory out of reach of the host', function()
-      local x = tycho.ones({ 2 }, 'f32', name)
-      local ok, text = pcall(x.ptr, x)
-      assert.is_false(ok)
-      assert.truthy(text:find(('ptr: this tensor of shape (2) is on %s; copy it with :cpu() first'):format(name), 1, true), text)
-      assert.equal(name, x.device)
-      assert.equal('cpu', x:cpu().device)
-      assert.equal(x, x:to(name))
-    end)
-
-    it('prints its values', function()
-      local x = tycho.tensor({ { 1, 2 }, { 3, 4 } }, 'f32', name)
-      assert.equal(tostring(x:transpose(0, 1):cpu()), (tostring(x:transpose(0, 1)):gsub(' ' .. name:gsub('%-', '%%-') .. ' ', ' cpu ', 1)))
-    end)
-
-    it('counts and returns its memory', function()
-      local _ = tycho.ones({}, 'f32', name) * 2 -- the number stays
-      tycho.collect()
-      local before = tycho.memory(name)
-      tycho.scope(function()
-        local x = tycho.ones({ 1000, 100 }, 'f32', name)
-        assert.equal(before.registered + 4e5, tycho.memory(name).registered)
-        return (x * 2):sum():item()
-      end)
-      assert.equal(before.registered, tycho.memory(name).registered)
-      assert.equal(before.live, tycho.memory(name).live)
-    end)
-
-    it('joins what is freed next to each other, and gives it again', function()
-      local library, size = lib.devices[name].float, 1000 * 512
-      local function is_next(a, b) return ffi.cast('char *', a) + size == ffi.cast('char *', b) end
-      for _, order in ipairs { { -2, -1 }, { -1, -2 } } do
-        local start, list, n = tycho.memory(name).live, {}, 0
-        repeat -- until three lie next to each other
-          n = n + 1
-          list[n] = library.ty_alloc(size)
-        until n > 2 and is_next(list[n - 2], list[n - 1]) and is_next(list[n - 1], list[n])
-        local before = tycho.memory(name)
-        for _, i in ipairs(order) do library.ty_free(list[n + i], size) end
-        local both = library.ty_alloc(2 * size)
-        assert.equal(list[n - 2], both)
-        assert.equal(before.live, tycho.memory(name).live)
-        assert.equal(before.cached, tycho.memory(name).cached)
-        library.ty_free(both, 2 * size)
-        for i, block in ipairs(list) do
-          if i < n - 2 or i == n then library.ty_free(block, size) end
-        end
-        assert.equal(start, tycho.memory(name).live)
-      end
-    end)
-
-    it('says what it is', function() assert.truthy(#ffi.string(lib.devices[name].float.ty_device_text()) > 0) end)
   end)
-end
+
+  it('multiplies into any memory order, adding to what is there', function()
+    local function into(where, view, beta)
+      local g = tycho.generator(4, 4)
+      local y, a, b = view(g:normal_tensor({ 3, 8, 8 }):to(where)), g:normal_tensor({ 3, 4, 6 }):to(where), g:normal_tensor({ 3, 6, 5 }):to(where)
+      lib.check(y.lib.ty_matmul(y.c, a.c, b.c, beta), y.lib)
+      return { y:cpu() }
+    end
+    local views = {
+      function(x) return x:narrow(1, 0, 4):narrow(2, 0, 5) end,
+      function(x) return x:narrow(1, 0, 5):narrow(2, 0, 4):transpose(1, 2) end,
+      function(x) return x:reshape({ 3, 4, 8, 2 }):select(3, 1):narrow(2, 0, 5) end,
+    }
+    for _, view in ipairs(views) do
+      for _, beta in ipairs { 0, 0.5 } do assert_close(into('cpu', view, beta), into(name, view, beta), 1e-5, 'beta ' .. beta) end
+    end
+  end)
+
+  it('multiplies batches that lie in any order, also where BLAS cannot be given pointers', function()
+    local function heads(x, first, size) return x:narrow(3, first, size):permute { 0, 2, 1, 3 } end
+    local function same_for_all(x) return x:select(0, 0):expand { 5, 3, 6, 8 } end
+    local views = {
+      ['one run'] = function(x) return x:permute({ 0, 2, 1, 3 }):contiguous() end,
+      ['heads'] = function(x) return heads(x, 0, 8) end,
+      ['heads at odd places'] = function(x) return heads(x, 1, 5) end,
+      ['the first sequence for all'] = function(x) return same_for_all(heads(x, 0, 8)) end,
+      ['few sequences of many heads'] = function(x) return heads(x, 3, 5):permute { 1, 0, 2, 3 } end,
+    }
+    for label, view in pairs(views) do
+      for _, dtype in ipairs { 'f32', 'f16' } do
+        local function product(where)
+          local g = tycho.generator(6, 6)
+          local function draw() return g:normal_tensor({ 5, 6, 3, 8 }):to('f16'):to(where == 'cpu' and 'f32' or dtype):to(where) end
+          local a, b = view(draw()), view(draw()):transpose(2, 3)
+          local y = tycho.empty({ a.shape[1], a.shape[2], 6, 6 }, 'f32', where)
+          lib.check(y.lib.ty_matmul(y.c, a.c, b.c, 0), y.lib)
+          return { y:cpu() }
+        end
+        assert_close(product 'cpu', product(name), 1e-5, label .. ', ' .. dtype)
+      end
+    end
+  end)
+
+  it('draws the same numbers', function()
+    local function draw(where)
+      local g = tycho.generator(5, 2 ^ 33)
+      g.step = 7
+      return { g:uniform_tensor({ 1001 }, 'f32', where):cpu(), g:normal_tensor({ 1001 }, 'f32', where):cpu() }
+    end
+    local here, there = draw 'cpu', draw(name)
+    assert.same(here[1]:tolist(), there[1]:tolist())
+    assert_close(here, there, 1e-6, 'normal')
+  end)
+
+  it('copies and converts between all dtypes and orders', function()
+    local values = tycho.tensor { { 0, 1, 2.5 }, { 200, 7, 100 } }
+    for _, from in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
+      for _, to in ipairs { 'f32', 'f64', 'i64', 'i32', 'u8' } do
+        local x = values:to(from)
+        assert.same(x:to(to):tolist(), x:to(name):to(to):tolist())
+        assert.same(x:transpose(0, 1):to(to):contiguous():tolist(), x:to(name):transpose(0, 1):to(to):contiguous():tolist())
+        assert.same({ { 7, 7 }, { 7, 7 } }, tycho.full({ 2, 2 }, 7, to, name):tolist())
+      end
+    end
+  end)
+
+  it('copies, converts and adds what comes in packets, and parts of it that do not', function()
+    local g = tycho.generator(7, 7)
+    local x, row = g:normal_tensor({ 5, 3, 48 }):to 'f16', g:normal_tensor({ 48 }):to 'f16'
+    local function views(t)
+      return { t, t:narrow(2, 8, 16), t:narrow(2, 4, 24), t:narrow(2, 1, 8), t:transpose(0, 2), t:narrow(2, 8, 8):transpose(0, 1) }
+    end
+    local here, there = views(x), views(x:to(name))
+    local uneven = g:normal_tensor({ 5, 3, 44 }):to 'f16' -- rows that begin between two packets
+    here[#here + 1], there[#there + 1] = uneven:narrow(2, 0, 40), uneven:to(name):narrow(2, 0, 40)
+    for i, v in ipairs(here) do
+      for _, to in ipairs { 'f32', 'f16', 'bf16' } do
+        assert.same(v:to(to):contiguous():to('f32'):tolist(), there[i]:to(to):contiguous():to('f32'):tolist())
+      end
+      local wide = there[i]:to 'f32'
+      assert.same((v:to 'f32' + 1):tolist(), (wide + 1):tolist())
+      assert.same((v:to 'f32' * v:to 'f32'):tolist(), (wide * there[i]):tolist())
+    end
+    for _, from in ipairs { 0, 8, 3 } do
+      local a = x:narrow(2, from, 40):to 'f32' + row:narrow(0, from, 40):to 'f32'
+      local b = x:to(name):narrow(2, from, 40) + row:to(name):narrow(0, from, 40)
+      assert.same(a:to('f16'):to('f32'):tolist(), b:to('f32'):tolist())
+    end
+    local long = g:normal_tensor { 41 }
+    local function normalized(where) -- what begins between two packets
+      local part = long:to(where):narrow(0, 1, 40):reshape { 5, 8 }
+      return part:batch_norm(tycho.ones({ 8 }, 'f32', where), tycho.zeros({ 8 }, 'f32', where), nil, { training = true }):cpu()
+    end
+    assert_close({ normalized 'cpu' }, { normalized(name) }, 1e-5, 'batch_norm')
+    local filled = tycho.empty({ 4, 3, 40 }, 'f32', name)
+    filled:copy_(row:narrow(0, 8, 40):to(name))
+    for i = 0, 3 do assert.same(row:narrow(0, 8, 40):to('f32'):tolist(), filled:select(0, i):select(0, 2):tolist()) end
+  end)
+
+  it('meets numbers with tensors, the same ones again', function()
+    local x = tycho.tensor({ 1, -3 }, 'f32', name)
+    for _ = 1, 2 do
+      assert.same({ 1.5, -2.5 }, (x + 0.5):tolist())
+      assert.same({ math.huge, -math.huge }, (x / 0):tolist())
+      assert.same({ -math.huge, math.huge }, (x / -0):tolist())
+      local nan = (x * (0 / 0)):tolist()
+      assert.is_true(nan[1] ~= nan[1] and nan[2] ~= nan[2])
+      assert.same({ 1.5, -2.5 }, (x:cpu():to('f64') + 0.5):tolist())
+      assert.same({ 1.5, -2.5 }, (x:to('f16') + 0.5):tolist())
+    end
+  end)
+
+  it('takes a step of Adam and of SGD as the CPU does', function()
+    local function train(where, optimizer, options)
+      local g = tycho.generator(6, 6)
+      local p = g:normal_tensor({ 500, 3 }):to(where):requires_grad_()
+      local o = optimizer({ p }, options)
+      for _ = 1, 3 do
+        o:zero_grad()
+        ;(p * p * p):sum():backward()
+        o:step()
+      end
+      return { p:cpu() }
+    end
+    for _, options in ipairs { {}, { weight_decay = 0.1 }, { weight_decay = 0.1, decoupled = true } } do
+      assert_close(train('cpu', tycho.optim.Adam, options), train(name, tycho.optim.Adam, options), 1e-5, 'Adam')
+    end
+    local options = { momentum = 0.9, weight_decay = 0.1, lr = 1e-3 }
+    assert_close(train('cpu', tycho.optim.SGD, options), train(name, tycho.optim.SGD, options), 1e-5, 'SGD')
+  end)
+
+  it('normalises images by number', function()
+    local g = tycho.generator(2, 2)
+    local index = tycho.tensor({ 4, 0, 4 }, 'i64')
+    local mean, std = { 0.5, 0.4, 0.3 }, { 0.1, 0.2, 0.3 }
+    local image_io = require 'tycho.io.image'
+    for _, size in ipairs { { 4, 6 }, { 5, 7 } } do -- pixels by fours, and not
+      local bytes = (g:uniform_tensor { 5, size[1], size[2], 3 } * 255):to('u8')
+      assert_close({ image_io.normalize(bytes, mean, std, index) },
+        { image_io.normalize(bytes:to(name), mean, std, index:to(name)):cpu() }, 1e-6, 'normalize')
+      for setting, dtype in pairs { fp16 = 'f16', bf16 = 'bf16' } do
+        local there = tycho.autocast(setting, image_io.normalize, bytes:to(name), mean, std, index:to(name))
+        assert.equal(dtype, there.dtype)
+        assert_close({ image_io.normalize(bytes, mean, std, index):to(dtype):to 'f32' }, { there:cpu():to 'f32' }, dtype == 'f16' and 1e-3 or 1e-2)
+      end
+    end
+  end)
+
+  it('tells of an index out of range when it is waited for', function()
+    local function message(fn)
+      local ok, text = pcall(fn)
+      assert.is_false(ok)
+      return text
+    end
+    local x = tycho.ones({ 4, 3 }, 'f32', name)
+    local text = message(function() return x:index_select({ 0, 4 }):tolist() end)
+    assert.truthy(text:find('index_select: index 4 at position 1 is out of range 0..3', 1, true), text)
+    text = message(function() return x:cross_entropy({ 0, 1, 5, 2 }):item() end)
+    assert.truthy(text:find('cross_entropy: target 5 of row 2 is out of range 0..2', 1, true), text)
+    assert.equal(12, x:sum():item())
+  end)
+
+  it('refuses tensors of two devices in one sentence', function()
+    local a, b = tycho.ones({ 2, 2 }, 'f32', name), tycho.ones { 2, 2 }
+    local calls = {
+      function() return a + b end, function() return b + a end, function() return a:matmul(b) end, function() return b:linear(a) end,
+      function() return a:layer_norm(tycho.ones { 2 }, tycho.zeros { 2 }) end,
+      function() return a:index_select(tycho.tensor({ 0 }, 'i64')) end,
+      function() return a:cross_entropy(tycho.tensor({ 0, 1 }, 'i64')) end,
+    }
+    for i, call in ipairs(calls) do
+      local ok, text = pcall(call)
+      assert.is_false(ok)
+      assert.truthy(text:find(' is on %S+, the others are on %S+; move one with :to%('), ('%d: %s'):format(i, text))
+    end
+  end)
+
+  it('keeps its memory out of reach of the host', function()
+    local x = tycho.ones({ 2 }, 'f32', name)
+    local ok, text = pcall(x.ptr, x)
+    assert.is_false(ok)
+    assert.truthy(text:find(('ptr: this tensor of shape (2) is on %s; copy it with :cpu() first'):format(name), 1, true), text)
+    assert.equal(name, x.device)
+    assert.equal('cpu', x:cpu().device)
+    assert.equal(x, x:to(name))
+  end)
+
+  it('prints its values', function()
+    local x = tycho.tensor({ { 1, 2 }, { 3, 4 } }, 'f32', name)
+    assert.equal(tostring(x:transpose(0, 1):cpu()), (tostring(x:transpose(0, 1)):gsub(' ' .. name:gsub('%-', '%%-') .. ' ', ' cpu ', 1)))
+  end)
+
+  it('counts and returns its memory', function()
+    local _ = tycho.ones({}, 'f32', name) * 2 -- the number stays
+    tycho.collect()
+    local before = tycho.memory(name)
+    tycho.scope(function()
+      local x = tycho.ones({ 1000, 100 }, 'f32', name)
+      assert.equal(before.registered + 4e5, tycho.memory(name).registered)
+      return (x * 2):sum():item()
+    end)
+    assert.equal(before.registered, tycho.memory(name).registered)
+    assert.equal(before.live, tycho.memory(name).live)
+  end)
+
+  it('joins what is freed next to each other, and gives it again', function()
+    local library, size = lib.devices[name].float, 1000 * 512
+    local function is_next(a, b) return ffi.cast('char *', a) + size == ffi.cast('char *', b) end
+    for _, order in ipairs { { -2, -1 }, { -1, -2 } } do
+      local start, list, n = tycho.memory(name).live, {}, 0
+      repeat -- until three lie next to each other
+        n = n + 1
+        list[n] = library.ty_alloc(size)
+      until n > 2 and is_next(list[n - 2], list[n - 1]) and is_next(list[n - 1], list[n])
+      local before = tycho.memory(name)
+      for _, i in ipairs(order) do library.ty_free(list[n + i], size) end
+      local both = library.ty_alloc(2 * size)
+      assert.equal(list[n - 2], both)
+      assert.equal(before.live, tycho.memory(name).live)
+      assert.equal(before.cached, tycho.memory(name).cached)
+      library.ty_free(both, 2 * size)
+      for i, block in ipairs(list) do
+        if i < n - 2 or i == n then library.ty_free(block, size) end
+      end
+      assert.equal(start, tycho.memory(name).live)
+    end
+  end)
+
+  it('says what it is', function() assert.truthy(#ffi.string(lib.devices[name].float.ty_device_text()) > 0) end)
+end)
 
 describe('a device that cannot be used', function()
   local function without(environment)

@@ -1,7 +1,6 @@
 -- The evaluations of a saved model on a very small rendered data set: the scripts from end to end, the cache, and the numbers by other ways.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
-local device = require 'tycho.device'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local pt = require 'tycho.io.pt'
@@ -18,6 +17,7 @@ local probes = require 'experiments.contextssl.probes'
 local ranking = require 'experiments.contextssl.ranking'
 local toy3d = require 'experiments.contextssl.toy3d'
 local view_pairs = require 'experiments.contextssl.view_pairs'
+local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
 
 local folder = os.tmpname()
@@ -412,10 +412,8 @@ describe('the scripts', function()
     assert.equal('train', results('eval_MRR_Hk', 'split=train').split)
   end)
 
-  for _, name in ipairs { 'cuda-host', 'cuda' } do
-    local problem = device.problem(name)
-    it('give the same numbers on ' .. name, function()
-      if problem then return pending(problem) end
+  on_each_device('on', function(name)
+    it('give the same numbers', function()
       for _, script in ipairs { 'eval_equivariance', 'linear_probe', 'eval_MRR_Hk' } do
         local here = results(script, 'device=cpu')
         local there = results(script, ('device=%s cache_dir=%s/%s'):format(name, folder, name))
@@ -429,7 +427,7 @@ describe('the scripts', function()
         end
       end
     end)
-  end
+  end)
 
   it('say in one line what is wrong', function()
     for arguments, text in pairs {

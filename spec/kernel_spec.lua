@@ -4,6 +4,7 @@ local tycho = require 'tycho'
 local device = require 'tycho.device'
 local lib = tycho.lib
 local op = require 'tycho.op'
+local on_each_device = require 'spec.on_each_device'
 
 local root = lib.root
 
@@ -252,90 +253,82 @@ describe('a kernel', function()
   end)
 end)
 
-for _, name in ipairs { 'cuda-host', 'cuda' } do
-  local problem = device.problem(name)
-  describe('a kernel from CUDA text on ' .. name, function()
-    if problem then
-      it('computes what it does on the CPU', function() pending(problem) end)
-      return
-    end
-
-    it('computes elementwise what the CPU does, whatever the length and the alignment', function()
-      local soft = tycho.kernel(soft_record())
-      assert(tycho.gradcheck(soft, { device = name }) < 1e-7)
-      for _, n in ipairs { 1, 4, 7, 1024, 1031 } do
-        for offset = 0, 1 do
-          local g = tycho.generator(n, offset)
-          local x = g:normal_tensor { n + offset }
-          local w, dy = g:normal_tensor { n }, g:normal_tensor { n }
-          local function run(where)
-            local leaf = x:to(where):clone():requires_grad_()
-            local weight = w:to(where):clone():requires_grad_()
-            local y = soft(leaf:narrow(0, offset, n), weight, 0.5)
-            y:backward(dy:to(where))
-            return y, leaf.grad, weight.grad
-          end
-          local a, da, wa = run 'cpu'
-          local b, db, wb = run(name)
-          assert_near(a, b, 1e-6)
-          assert_near(da, db, 1e-5)
-          assert_near(wa, wb, 1e-6)
+on_each_device('a kernel from CUDA text on', function(name)
+  it('computes elementwise what the CPU does, whatever the length and the alignment', function()
+    local soft = tycho.kernel(soft_record())
+    assert(tycho.gradcheck(soft, { device = name }) < 1e-7)
+    for _, n in ipairs { 1, 4, 7, 1024, 1031 } do
+      for offset = 0, 1 do
+        local g = tycho.generator(n, offset)
+        local x = g:normal_tensor { n + offset }
+        local w, dy = g:normal_tensor { n }, g:normal_tensor { n }
+        local function run(where)
+          local leaf = x:to(where):clone():requires_grad_()
+          local weight = w:to(where):clone():requires_grad_()
+          local y = soft(leaf:narrow(0, offset, n), weight, 0.5)
+          y:backward(dy:to(where))
+          return y, leaf.grad, weight.grad
         end
+        local a, da, wa = run 'cpu'
+        local b, db, wb = run(name)
+        assert_near(a, b, 1e-6)
+        assert_near(da, db, 1e-5)
+        assert_near(wa, wb, 1e-6)
       end
-    end)
-
-    it('computes over rows what the op does', function()
-      local softmax = tycho.kernel(rows_record())
-      local g = tycho.generator(2)
-      local x, dy = g:normal_tensor { 5, 70 }, g:normal_tensor { 5, 70 }
-      local expected, got = gradients(x.softmax, 'cpu', dy, { x }), gradients(softmax, name, dy, { x }, 70)
-      assert_near(expected[1], got[1], 1e-6)
-      assert_near(expected[2], got[2], 1e-6)
-      assert(tycho.gradcheck(softmax, { device = name }) < 1e-7)
-    end)
-
-    it('has sums that start at zero, several results and whole numbers', function()
-      local often, largest = tycho.kernel(histogram_record())(tycho.tensor({ 0, 2, 2, 1, 2, 0 }, 'i32', name),
-        tycho.tensor({ 1, 1, 1, 1, 1, 0 }, 'u8', name), 4)
-      assert.same({ 1, 1, 3, 0 }, often:tolist())
-      assert.same({ 3 }, largest:tolist())
-    end)
-
-    it('that is wrong is answered with the compiler\'s message at the line of the Lua file', function()
-      local out = process(("local tycho = require 'tycho'\nlocal k = tycho.kernel {\n  cuda = [[\n"
-        .. '    __global__ void faulty(real *y, const real *x) {\n      y[0] = undefined_thing + x[0];\n    }]],\n}\n'
-        .. "k(tycho.ones({ 3 }, 'f32', '%s'))\n"):format(name))
-      assert.truthy(out:find 'script.lua:5: kernel faulty: [^\n]*undefined_thing', out)
-    end)
-
-    it('that fails on the device is told of when a result is read, and named where each is waited for', function()
-      local fault = name == 'cuda' and 'y[(int64_t)1 << 40] = x[0];' or 'if (threadIdx.x) __syncthreads();'
-      local code = ("local tycho = require 'tycho'\n"
-        .. 'local bad = tycho.kernel { cuda = [[__global__ void bad(real *y, const real *x, int64_t n) { %s }]] }\n'
-        .. "local y = bad(tycho.ones({ 3 }, 'f32', '%s'))\nio.stderr:write 'queued\\n'\ny:sum():item()\n"):format(fault, name)
-      local out = process(code)
-      local sentence = '^queued\n.*: the device failed: [^\n]*; earlier work may be at fault: run it again with TYCHO_SYNC=1 to see which\n'
-      assert.truthy(out:find(sentence), out)
-      out = process(code, 'TYCHO_SYNC=1')
-      assert.truthy(out:find '^[^\n]*bad: the device failed: ', out)
-    end)
-
-    it('is told what is wrong with its arguments', function()
-      local x = tycho.ones({ 2 }, 'f32', name)
-      assert_raises(function() tycho.kernel(soft_record())(tycho.ones { 2 }, x, 1) end,
-        ('kernel soft_ratio: w is on %s, the others are on cpu'):format(name))
-      local here = tycho.kernel { c = 'void only_here(real *y, const real *x, int64_t n) {}' }
-      assert_raises(function() here(x) end, ('kernel only_here: it has no body for %s; give cuda'):format(name))
-      local none = tycho.kernel { cuda = '__global__ void none(real *y, const real *x, int64_t n) {}', grid = 0 }
-      assert_raises(function() none(x) end, 'kernel none: sizes of grid and block must be 1 or more, got 0')
-      local vast = tycho.kernel { cuda = '__global__ void vast(real *y, const real *x, int64_t n) {}', grid = { 1, 65536 } }
-      assert_raises(function() vast(x) end, 'vast: the device failed: ')
-      if name == 'cuda' then return end -- where warps may be cut short, for kernels without sums
-      local uneven = tycho.kernel { cuda = '__global__ void uneven(real *y, const real *x, int64_t n) {}', block = 20 }
-      assert_raises(function() uneven(x) end, 'uneven', 'whole warps')
-    end)
+    end
   end)
-end
+
+  it('computes over rows what the op does', function()
+    local softmax = tycho.kernel(rows_record())
+    local g = tycho.generator(2)
+    local x, dy = g:normal_tensor { 5, 70 }, g:normal_tensor { 5, 70 }
+    local expected, got = gradients(x.softmax, 'cpu', dy, { x }), gradients(softmax, name, dy, { x }, 70)
+    assert_near(expected[1], got[1], 1e-6)
+    assert_near(expected[2], got[2], 1e-6)
+    assert(tycho.gradcheck(softmax, { device = name }) < 1e-7)
+  end)
+
+  it('has sums that start at zero, several results and whole numbers', function()
+    local often, largest = tycho.kernel(histogram_record())(tycho.tensor({ 0, 2, 2, 1, 2, 0 }, 'i32', name),
+      tycho.tensor({ 1, 1, 1, 1, 1, 0 }, 'u8', name), 4)
+    assert.same({ 1, 1, 3, 0 }, often:tolist())
+    assert.same({ 3 }, largest:tolist())
+  end)
+
+  it('that is wrong is answered with the compiler\'s message at the line of the Lua file', function()
+    local out = process(("local tycho = require 'tycho'\nlocal k = tycho.kernel {\n  cuda = [[\n"
+      .. '    __global__ void faulty(real *y, const real *x) {\n      y[0] = undefined_thing + x[0];\n    }]],\n}\n'
+      .. "k(tycho.ones({ 3 }, 'f32', '%s'))\n"):format(name))
+    assert.truthy(out:find 'script.lua:5: kernel faulty: [^\n]*undefined_thing', out)
+  end)
+
+  it('that fails on the device is told of when a result is read, and named where each is waited for', function()
+    local fault = name == 'cuda' and 'y[(int64_t)1 << 40] = x[0];' or 'if (threadIdx.x) __syncthreads();'
+    local code = ("local tycho = require 'tycho'\n"
+      .. 'local bad = tycho.kernel { cuda = [[__global__ void bad(real *y, const real *x, int64_t n) { %s }]] }\n'
+      .. "local y = bad(tycho.ones({ 3 }, 'f32', '%s'))\nio.stderr:write 'queued\\n'\ny:sum():item()\n"):format(fault, name)
+    local out = process(code)
+    local sentence = '^queued\n.*: the device failed: [^\n]*; earlier work may be at fault: run it again with TYCHO_SYNC=1 to see which\n'
+    assert.truthy(out:find(sentence), out)
+    out = process(code, 'TYCHO_SYNC=1')
+    assert.truthy(out:find '^[^\n]*bad: the device failed: ', out)
+  end)
+
+  it('is told what is wrong with its arguments', function()
+    local x = tycho.ones({ 2 }, 'f32', name)
+    assert_raises(function() tycho.kernel(soft_record())(tycho.ones { 2 }, x, 1) end,
+      ('kernel soft_ratio: w is on %s, the others are on cpu'):format(name))
+    local here = tycho.kernel { c = 'void only_here(real *y, const real *x, int64_t n) {}' }
+    assert_raises(function() here(x) end, ('kernel only_here: it has no body for %s; give cuda'):format(name))
+    local none = tycho.kernel { cuda = '__global__ void none(real *y, const real *x, int64_t n) {}', grid = 0 }
+    assert_raises(function() none(x) end, 'kernel none: sizes of grid and block must be 1 or more, got 0')
+    local vast = tycho.kernel { cuda = '__global__ void vast(real *y, const real *x, int64_t n) {}', grid = { 1, 65536 } }
+    assert_raises(function() vast(x) end, 'vast: the device failed: ')
+    if name == 'cuda' then return end -- where warps may be cut short, for kernels without sums
+    local uneven = tycho.kernel { cuda = '__global__ void uneven(real *y, const real *x, int64_t n) {}', block = 20 }
+    assert_raises(function() uneven(x) end, 'uneven', 'whole warps')
+  end)
+end)
 
 describe('a kernel that is wrong', function()
   it('is answered with the compiler\'s message at the line of the Lua file', function()

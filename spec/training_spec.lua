@@ -5,6 +5,7 @@ local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
 local monitor = require 'experiments.contextssl.monitor'
+local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
 
 local folder = os.tmpname()
@@ -51,29 +52,29 @@ describe('training', function()
     assert.not_equal(weights(first), weights(other))
   end)
 
-  for _, name in ipairs { 'cuda-host', 'cuda' } do it('gives on ' .. name .. ' what it gives on the CPU, looking included', function()
-    local problem = require('tycho.device').problem(name)
-    if problem then return pending(problem) end
-    local function last(where)
-      local config = settings { epochs = 1, log_interval = 1, device = where }
-      local train, val = open('train', where), open('val', where)
-      local model, result = quietly(training.run, config, train, { name = 'spec', monitor = monitor.new(train, val, config) })
-      local row = require('tycho.io.json').decode(io.open(result.path .. '/metrics.jsonl'):read '*l', 'metrics')
-      assert.equal(where, model:device())
-      return model, row
-    end
-    local here, there = { last 'cpu' }, { last(name) }
-    for i, entry in ipairs(here[1]:state_dict()) do
-      local a, b = entry[2]:to('f64'), there[1]:state_dict()[i][2]:cpu():to('f64')
-      -- The keys' biases move every score of a row alike: their gradient is rounding, of which Adam makes whole steps.
-      if not entry[1]:match 'c_attn%.bias$' then assert((a - b):abs():sum():item() <= 2e-4 * a:abs():sum():item(), entry[1]) end
-    end
-    for key, value in pairs(here[2]) do
-      if type(value) == 'number' and not key:match '^eval/' then
-        assert(math.abs(value - there[2][key]) <= 1e-3 * math.max(1, math.abs(value)), ('%s: %g and %g'):format(key, value, there[2][key]))
+  on_each_device('on', function(name)
+    it('gives what it gives on the CPU, looking included', function()
+      local function last(where)
+        local config = settings { epochs = 1, log_interval = 1, device = where }
+        local train, val = open('train', where), open('val', where)
+        local model, result = quietly(training.run, config, train, { name = 'spec', monitor = monitor.new(train, val, config) })
+        local row = require('tycho.io.json').decode(io.open(result.path .. '/metrics.jsonl'):read '*l', 'metrics')
+        assert.equal(where, model:device())
+        return model, row
       end
-    end
-  end) end
+      local here, there = { last 'cpu' }, { last(name) }
+      for i, entry in ipairs(here[1]:state_dict()) do
+        local a, b = entry[2]:to('f64'), there[1]:state_dict()[i][2]:cpu():to('f64')
+        -- The keys' biases move every score of a row alike: their gradient is rounding, of which Adam makes whole steps.
+        if not entry[1]:match 'c_attn%.bias$' then assert((a - b):abs():sum():item() <= 2e-4 * a:abs():sum():item(), entry[1]) end
+      end
+      for key, value in pairs(here[2]) do
+        if type(value) == 'number' and not key:match '^eval/' then
+          assert(math.abs(value - there[2][key]) <= 1e-3 * math.max(1, math.abs(value)), ('%s: %g and %g'):format(key, value, there[2][key]))
+        end
+      end
+    end)
+  end)
 
   it('keeps the last weights under the reference\'s name', function()
     local model, result = run { epochs = 1, save_interval = 2 }
