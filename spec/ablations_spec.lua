@@ -3,23 +3,11 @@ local lfs = require 'lfs'
 local lib = require 'tycho.lib'
 local json = require 'tycho.io.json'
 local tycho = require 'tycho'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
-
-local function read(path)
-  local file = assert(io.open(path, 'rb'), path)
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function shell(command)
-  local pipe = io.popen(('cd %s && %s 2>&1; echo "status $?"'):format(lib.root, command))
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
+local folder = files.folder()
+local read = files.read
 
 local tiny = ('data_dir=%s/toy width=2 projection_dim=16 n_embd=8 resolution=16 classes=2 epochs=1 batch_size=32'):format(folder)
 
@@ -27,7 +15,6 @@ describe('ablations', function()
   setup(function()
     shell(('./tycho experiments/toy3d.lua out=%s/toy objects=32 val_objects=6 views=3 size=16 classes=2 workers=1'):format(folder))
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('are short', function()
     local count = 0
@@ -48,8 +35,8 @@ describe('ablations', function()
     it('end in a table and a plot: ' .. name, function()
       local seeds = name == 'invariant_tokens' and 2 or 1
       local place = ('%s/%s'):format(folder, name)
-      local out = shell(('./tycho experiments/ablations/%s.lua %s seeds=%d sweep_dir=%s'):format(name, tiny, seeds, place))
-      assert(out:match('status 0\n$'), out)
+      local out, status = shell(('./tycho experiments/ablations/%s.lua %s seeds=%d sweep_dir=%s'):format(name, tiny, seeds, place))
+      assert(status == 0, out)
       local lines = {}
       for line in read(place .. '/ablation.csv'):gmatch('[^\n]+') do lines[#lines + 1] = line end
       assert.equal(#variants + 1, #lines)

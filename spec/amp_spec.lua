@@ -3,9 +3,11 @@ local tycho = require 'tycho'
 local device = require 'tycho.device'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local files = require 'spec.files'
 local on_device = require 'spec.on_device'
 local on_each_device = require 'spec.on_each_device'
 
+local folder = files.folder()
 local TOLERANCE = { f16 = 2e-3, bf16 = 1.6e-2 } -- of the largest value: a few roundings
 
 -- x rounded to a float of so many fraction bits, the smallest normal exponent and the largest finite number: the definition, by arithmetic in double.
@@ -111,7 +113,7 @@ describe('16-bit floats on the CPU', function()
   end)
 
   it('are written to files', function()
-    local path = os.tmpname()
+    local path = folder .. '/x'
     for dtype, values in pairs { f16 = { 1, -2.5, 6e-8 }, bf16 = { 1, -2.5, 1e38 } } do
       local x = tycho.tensor(values, dtype)
       tycho.io.safetensors.save(path, { x = x })
@@ -124,7 +126,6 @@ describe('16-bit floats on the CPU', function()
       tycho.io.npy.save(path, tycho.tensor({ 1, -2.5 }, dtype))
       assert.same({ 1, -2.5 }, tycho.io.npy.load(path):tolist())
     end
-    os.remove(path)
   end)
 end)
 

@@ -1,16 +1,14 @@
 -- Training in mixed precision: float32 weights follow those of float32 within rounding, the loss scale moves and is kept, overflows are told of.
 local tycho = require 'tycho'
 local ffi = require 'ffi'
-local lfs = require 'lfs'
 local json = require 'tycho.io.json'
 local policies = require 'experiments.contextssl.policies'
+local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local small_training = require 'spec.small_training'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 
 local with, smaller = small_training.with, small_training.smaller
 local function run(where, changes) return small_training.run(folder, where, changes) end
@@ -28,10 +26,8 @@ local function values_of(model)
 end
 
 on_each_device('training in mixed precision on', function(name)
-  setup(function()
-    small_training.render(folder, 12)
-  end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
+  setup(function() small_training.render(folder, 12) end)
+  teardown(function() os.execute('rm -rf ' .. folder .. '/*') end)
 
   it('follows float32 within the rounding, in float32 weights', function()
     local _, plain = with({ losses = smaller }, function() return run(name, { epochs = 1 }) end)

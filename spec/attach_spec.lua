@@ -1,38 +1,22 @@
 -- A prompt in the middle of a program: tycho.pause, and ./tycho attach in a live training.
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
+local files = require 'spec.files'
 local pty = require 'spec.pty'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
 local root = lfs.currentdir()
-local folder = os.tmpname()
-os.remove(folder)
+local folder = files.folder()
 
-local function read(path)
-  local file = assert(io.open(folder .. '/' .. path, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function write(path, text)
-  local file = assert(io.open(folder .. '/' .. path, 'w'))
-  file:write(text)
-  file:close()
-end
-local function shell(line)
-  local pipe = io.popen(('cd %s; %s 2>&1; echo "status $?"'):format(folder, line))
-  local out, status = pipe:read('*a'):match('^(.*)status (%d+)\n$')
-  pipe:close()
-  return out, tonumber(status)
-end
+local function read(name) return files.read(folder .. '/' .. name) end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
 local function wait_for(condition)
   local deadline = lib.cpu.ty_now() + 20
   while not condition() do
     assert(lib.cpu.ty_now() < deadline, 'waited in vain')
     os.execute 'sleep 0.05'
   end
-end
-local function says(out, ...)
-  for _, text in ipairs { ... } do assert(out:find(text, 1, true), ('%q is not in\n%s'):format(text, out)) end
 end
 
 local small = 'data_dir=data resolution=16 width=2 projection_dim=16 n_embd=8 n_layer=1 n_head=2 block_size=4 batch_size=5 epochs=1000000 '
@@ -50,13 +34,16 @@ local function stop(p)
 end
 local function attach(run, lines)
   write('lines', lines)
-  return shell(('%s/tycho attach %s < lines'):format(root, run))
+  return shell(('%s/tycho attach %s < lines'):format(root, run), folder)
 end
 local main = root .. '/experiments/main.lua'
 
+setup(function()
+  local out, status = shell(('./tycho experiments/toy3d.lua out=%s/data objects=10 val_objects=3 views=3 size=16 classes=2'):format(folder))
+  assert(status == 0, out)
+end)
+
 describe('tycho.pause', function()
-  setup(function() lfs.mkdir(folder) end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
   it('opens the prompt with the locals and upvalues of the caller, readable and assignable', function()
     write('paused.lua', [[
 local tycho = require 'tycho'
@@ -71,7 +58,7 @@ print('result', work(3, 4))
 ]])
     write('lines', 'sum * 2\nsum = 100\nouter = outer .. " changed"\nfresh = a + b\nfresh\ntype(print)\nhidden\n:who\n'
       .. 'for i = 1, 2 do sum = sum + i end\n')
-    local out, status = shell(root .. '/tycho paused.lua < lines')
+    local out, status = shell(root .. '/tycho paused.lua < lines', folder)
     says(out, 'paused at paused.lua:6, with a, b, outer, sum', '\n14\n7\nfunction\nnil\n', 'result\t103\tupvalue changed')
     says(out, 'sum    100', 'outer  "upvalue changed"')
     assert.equal(0, status)
@@ -83,7 +70,7 @@ local function outer(v) local w = v + 1; local r = inner(w); return r, w end
 print('result', outer(3))
 ]])
     write('lines', 'z\n:up\nw * 10\nw = 50\n:up\n:up\n:down\n:down\n:down\nz = 9\n:go\n')
-    local out = shell(root .. '/tycho paused.lua < lines')
+    local out = shell(root .. '/tycho paused.lua < lines', folder)
     says(out, 'frame 2 of 3\n  paused.lua:2 in outer', '\n40\n', 'frame 3 of 3', 'this is the outermost frame', 'v = 3, w = 50',
       'this is the innermost place', 'result\t9\t50')
   end)
@@ -102,18 +89,10 @@ print('result', outer(3))
 end)
 
 describe('./tycho attach', function()
-  setup(function()
-    lfs.mkdir(folder)
-    local out, status = shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
-    assert(status == 0, out)
-  end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('looks, changes settings, weights and policies between two steps, and records it', function()
     local p = train(main, 'run_dir=live')
-    local mode = io.popen(('stat -c %%a %s/live/control'):format(folder))
-    assert.equal('600\n', mode:read('*a'))
-    mode:close()
+    assert.equal('rw-------', lfs.attributes(folder .. '/live/control', 'permissions'))
     local out, status = attach('live', [[
 config.mask_prob
 config.learning_rate = 0.001
@@ -242,12 +221,6 @@ policies.terms.sick = function(step) return (step.prediction:sum() * 0 - 1):log(
 end)
 
 describe('a second Ctrl-C', function()
-  setup(function()
-    lfs.mkdir(folder)
-    local toy = 'out=data objects=10 val_objects=3 views=3 size=16 classes=2'
-    assert(select(2, shell(('%s/tycho %s/experiments/toy3d.lua %s'):format(root, root, toy))) == 0)
-  end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
   it('waits for the state that is being saved, and the run has its report', function()
     write('slow.lua', ([[
 local checkpoint, now = require 'tycho.train.checkpoint', require 'tycho.lib'.cpu.ty_now
@@ -272,12 +245,6 @@ dofile(%q)]]):format(main))
 end)
 
 describe('break_on_nan=true', function()
-  setup(function()
-    lfs.mkdir(folder)
-    local out, status = shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
-    assert(status == 0, out)
-  end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
   it('stops a training at the op and the line, and changes no number of one that goes well', function()
     write('sick.lua', ([[
 local training = require 'experiments.contextssl.training'
@@ -290,12 +257,12 @@ function training.policies.losses(...)
 end
 dofile(%q)]]):format(main))
     local few = small:gsub('epochs=%d+', 'epochs=4 warmup_epochs=1')
-    local out, status = shell(('OMP_NUM_THREADS=1 %s/tycho sick.lua %s run_dir=sick break_on_nan=true'):format(root, few))
+    local out, status = shell(('OMP_NUM_THREADS=1 %s/tycho sick.lua %s run_dir=sick break_on_nan=true'):format(root, few), folder)
     says(out, 'sick.lua:6: break_on_nan: log made 1 NaN of 1 numbers', 'its inputs are finite')
     assert.equal(1, status)
     says(read 'sick/train.log', 'break_on_nan: log made')
     for _, value in ipairs { 'true', 'false' } do
-      out, status = shell(('OMP_NUM_THREADS=1 %s/tycho %s %s run_dir=well_%s break_on_nan=%s'):format(root, main, few, value, value))
+      out, status = shell(('OMP_NUM_THREADS=1 %s/tycho %s %s run_dir=well_%s break_on_nan=%s'):format(root, main, few, value, value), folder)
       assert(status == 0, out)
     end
     assert.equal(read 'well_true/metrics.jsonl', read 'well_false/metrics.jsonl')

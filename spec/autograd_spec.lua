@@ -2,15 +2,11 @@
 local ffi = require 'ffi'
 local tycho = require 'tycho'
 local lib = require 'tycho.lib'
+local failure = require 'spec.failure'
 ffi.cdef 'int raise(int signal);'
 
-local function message_of(fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  return message
-end
 local function says(text, fn, ...)
-  local message = message_of(fn, ...)
+  local message = failure(fn, ...)
   assert(message:find(text, 1, true), message)
 end
 
@@ -74,7 +70,7 @@ describe('backward', function()
     tycho.no_grad(function() assert.is_nil((x * 2).node) end)
   end)
   it('gives the error the line of the caller', function()
-    assert(message_of(function() return tycho.ones { 2 } + tycho.ones { 3 } end):find('^%.?/?spec/autograd_spec%.lua:%d+: add:'))
+    assert(failure(function() return tycho.ones { 2 } + tycho.ones { 3 } end):find('^%.?/?spec/autograd_spec%.lua:%d+: add:'))
   end)
 end)
 
@@ -141,7 +137,7 @@ describe('memory', function()
     local limit = tycho.memory().limit
     tycho.collect()
     tycho.set_memory_limit(tycho.memory().registered + 2^20)
-    local message = message_of(tycho.ones, { 1024, 1024 })
+    local message = failure(tycho.ones, { 1024, 1024 })
     tycho.set_memory_limit(limit)
     assert(message:find('out of memory on cpu: asked for 4.2 MB', 1, true), message)
     assert.equal(3, tycho.ones({ 3 }):sum():item())
@@ -149,7 +145,7 @@ describe('memory', function()
   it('lives on when an op meets an interrupt', function()
     lib.on_interrupt('raise')
     ffi.C.raise(2)
-    local message = message_of(function()
+    local message = failure(function()
       for _ = 1, 1e6 do tycho.ones { 10 } end
     end)
     lib.on_interrupt(nil)

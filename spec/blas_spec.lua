@@ -1,7 +1,8 @@
 -- OpenBLAS is told which kernels to use where it would choose slower ones, unless the user has.
 local ffi = require 'ffi'
 local blas = require 'tycho.blas'
-local lib = require 'tycho.lib'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
 local function cpuinfo(vendor, family, flags)
   return ('processor\t: 0\nvendor_id\t: %s\ncpu family\t: %d\nmodel\t\t: 17\nflags\t\t: fpu vme %s xtopology\n'):format(vendor, family, flags)
@@ -16,19 +17,12 @@ describe('OpenBLAS', function()
     assert.is_nil(blas.better_core '')
   end)
 
-  local function said(command)
-    local pipe = io.popen(command:format(lib.root))
-    local text = pipe:read '*a'
-    pipe:close()
-    return text
-  end
-
   it('uses what the user names', function()
     if ffi.arch ~= 'x64' then return pending 'the names of cores are those of x86-64' end
-    assert.matches('core Nehalem', said 'OPENBLAS_CORETYPE=Nehalem %s/tycho doctor', 1, true)
+    says((shell 'OPENBLAS_CORETYPE=Nehalem ./tycho doctor'), 'core Nehalem')
   end)
 
   it('leaves the environment to the programs started from here as it was', function()
-    assert.equal('\n', said [[env -u OPENBLAS_CORETYPE %s/tycho -e 'local x = tycho.ones{2} os.execute("echo $OPENBLAS_CORETYPE")']])
+    assert.equal('\n', (shell [[env -u OPENBLAS_CORETYPE ./tycho -e 'local x = tycho.ones{2} os.execute("echo $OPENBLAS_CORETYPE")']]))
   end)
 end)

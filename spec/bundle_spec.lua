@@ -1,16 +1,10 @@
 -- The bundle: nothing that it runs comes from outside its folder but glibc.
 local lfs = require 'lfs'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
 local root = lfs.currentdir()
-local folder = os.tmpname()
-os.remove(folder)
-
-local function shell(command)
-  local pipe = io.popen(('{ %s; } 2>&1 </dev/null; echo "status $?"'):format(command))
-  local out, status = pipe:read('*a'):match '^(.*)status (%d+)\n$'
-  pipe:close()
-  return out, tonumber(status)
-end
+local folder = files.folder()
 
 local glibc = { ['libc.so.6'] = true, ['libm.so.6'] = true, ['libdl.so.2'] = true, ['libpthread.so.0'] = true, ['librt.so.1'] = true }
 
@@ -30,16 +24,14 @@ for line in io.lines '/proc/self/maps' do print(line) end
 
 describe('the bundle', function()
   setup(function()
-    local out, status = shell(('make -s -C %s bundle-tree && cp -r %s/build/bundle/tycho %s'):format(root, root, folder))
+    local out, status = shell(('make -s -C %s bundle-tree && cp -r %s/build/bundle/tycho/. %s'):format(root, root, folder))
     assert(status == 0, out)
   end)
-  teardown(function() os.execute(('rm -rf %s %s/build/bundle'):format(folder, root)) end)
+  teardown(function() os.execute(('rm -rf %s/build/bundle'):format(root)) end)
 
   it('runs from any folder with what it holds and glibc', function()
-    local file = assert(io.open(folder .. '/report.lua', 'w'))
-    file:write(report)
-    file:close()
-    local out, status = shell(('cd / && env -i %s/tycho %s/report.lua'):format(folder, folder))
+    files.write(folder .. '/report.lua', report)
+    local out, status = shell(('env -i %s/tycho %s/report.lua'):format(folder, folder), '/')
     assert(status == 0, out)
     local own = 0
     for line in out:gmatch '[^\n]+' do
@@ -56,7 +48,7 @@ describe('the bundle', function()
   end)
 
   it('runs a spec', function()
-    local out, status = shell(('cd %s && env -i ./tycho specs.lua -o plainTerminal spec/tiny_spec.lua'):format(folder))
+    local out, status = shell('env -i ./tycho specs.lua -o plainTerminal spec/tiny_spec.lua', folder)
     assert(status == 0, out)
     assert(out:find('4 successes / 0 failures', 1, true), out)
   end)

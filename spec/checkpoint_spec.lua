@@ -6,38 +6,29 @@ local checkpoint = require 'tycho.train.checkpoint'
 local npz = require 'tycho.io.npz'
 local pt = require 'tycho.io.pt'
 local safetensors = require 'tycho.io.safetensors'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder
+local folder = files.folder()
 local function path(name) return folder .. '/' .. name end
 local root = lib.root == '.' and lfs.currentdir() or lib.root
 local golden = root .. '/spec/golden/ptfiles/valid/'
 
 -- Output and exit status of ./tycho ckpt in the folder.
 local function ckpt(arguments)
-  local pipe = io.popen(('cd %s && { %s/tycho ckpt %s; } 2>&1 </dev/null; echo "status $?"'):format(folder, root, arguments))
-  local out = pipe:read('*a')
-  pipe:close()
-  local text, status = out:match('^(.*)status (%d+)\n$')
-  return text, tonumber(status)
+  return shell(('%s/tycho ckpt %s'):format(root, arguments), folder)
 end
 
 local function assert_says(words, arguments)
   local text, status = ckpt(arguments)
   assert.equal(1, status)
   assert.truthy(text:match('^tycho: [^\n]*\n$'), text)
-  for _, word in ipairs(words) do assert.truthy(text:find(word, 1, true), text) end
+  says(text, unpack(words))
 end
 
 describe('checkpoints', function()
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(lfs.mkdir(folder))
-  end)
-  after_each(function()
-    for name in lfs.dir(folder) do os.remove(path(name)) end
-    lfs.rmdir(folder)
-  end)
+  after_each(function() os.execute(('rm -rf %s/*'):format(folder)) end)
 
   describe('weights', function()
     local function net() return tycho.nn.Sequential { tycho.nn.Linear(3, 2), tycho.nn.BatchNorm2d(2), tycho.nn.Linear(2, 1) } end
@@ -65,8 +56,7 @@ describe('checkpoints', function()
     end)
     it('leave nothing behind, neither memory nor a mapped file', function()
       -- In a process of its own: what compiled code may keep alive is what ran first.
-      local script = assert(io.open(path 'script.lua', 'w'))
-      script:write([[
+      files.write(path 'script.lua', [[
         local layers = {}
         for i = 1, 80 do layers[i] = tycho.nn.Linear(60, 60) end
         local module = tycho.nn.Sequential(layers)
@@ -75,11 +65,7 @@ describe('checkpoints', function()
         tycho.collect()
         assert(tycho.memory().registered == module:num_parameters() * 4, 'memory')
         assert(not io.open('/proc/self/maps'):read('*a'):find('a.pt', 1, true), 'mapped')]])
-      script:close()
-      local pipe = io.popen(('cd %s && %s/tycho -e "dofile([[script.lua]])" 2>&1'):format(folder, root))
-      local said = pipe:read('*a')
-      pipe:close()
-      assert.equal('', said)
+      assert.equal('', (shell(root .. '/tycho -e "dofile([[script.lua]])"', folder)))
     end)
     it('keep channels-last memory', function()
       local conv = tycho.nn.Conv2d(2, 3, 3)

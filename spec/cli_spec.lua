@@ -1,28 +1,17 @@
 -- The command line: scripts, subcommands, code, errors and exit status.
 local lib = require 'tycho.lib'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local function tycho(arguments)
-  local pipe = io.popen(('cd %s && ./tycho %s 2>&1 </dev/null; echo "status $?"'):format(lib.root, arguments))
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
-local function script(text)
-  local path = os.tmpname()
-  os.remove(path)
-  path = path .. '.lua'
-  local file = assert(io.open(path, 'w'))
-  file:write(text)
-  file:close()
-  return path
-end
+local folder = files.folder()
+local function tycho(arguments) return ('%sstatus %d\n'):format(shell('./tycho ' .. arguments)) end
+local function script(text) return files.write(folder .. '/script.lua', text) end
 
 describe('./tycho', function()
   it('runs code and scripts with arguments', function()
     assert.equal('3\nstatus 0\n', tycho "-e 'print(tycho.ones{3}:sum():item())'")
     local path = script 'print(..., arg[2], arg[0] ~= nil)'
     assert.equal('a=1\tb=2\ttrue\nstatus 0\n', tycho(path .. ' a=1 b=2'):gsub('a=1\tb=2\tb=2', 'a=1\tb=2'))
-    os.remove(path)
   end)
   it('prints its version and help', function()
     assert.truthy(tycho('--version'):match('^Tycho %d+%.%d+%.%d+, LuaJIT'))
@@ -69,7 +58,6 @@ describe('./tycho', function()
         assert(count == 5)
       end]]
     assert.equal('status 0\n', tycho(path))
-    os.remove(path)
     local message = "(command line):1: bad argument #1 to 'pairs' (table expected, got nil)\n"
     assert.equal(message, tycho("-e 'pairs()'"):sub(1, #message))
   end)
@@ -77,7 +65,6 @@ describe('./tycho', function()
     local path = script 'local function f() return nil + 1 end\nf()'
     local out = tycho(path)
     assert.truthy(out:find('attempt to perform arithmetic', 1, true) and out:find('stack traceback', 1, true) and out:find('status 1', 1, true))
-    os.remove(path)
   end)
   it('starts in less than a tenth of a second', function()
     local start = lib.cpu.ty_now()

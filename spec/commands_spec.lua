@@ -1,31 +1,20 @@
 -- Commands of the prompt: help from the comments, reloading, running, measuring, saving.
+local files = require 'spec.files'
 local pty = require 'spec.pty'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
 local root = require 'lfs'.currentdir()
-local folder = os.tmpname()
-os.remove(folder)
+local folder = files.folder()
 
-local function write(name, text)
-  local file = assert(io.open(folder .. '/' .. name, 'w'))
-  file:write(text)
-  file:close()
-end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
 -- Lines typed on a pipe, in the spec's folder; returns what came and the exit status.
 local function piped(lines)
   write('input', lines)
-  local pipe = io.popen(('cd %s && HOME=%s %s/tycho < input 2>&1; echo "status $?"'):format(folder, folder, root))
-  local out, status = pipe:read('*a'):match('^(.*)status (%d+)\n$')
-  pipe:close()
-  return out, tonumber(status)
-end
-local function says(out, ...)
-  for _, text in ipairs { ... } do assert(out:find(text, 1, true), ('%q is not in\n%s'):format(text, out)) end
+  return shell(('HOME=%s %s/tycho < input'):format(folder, root), folder)
 end
 
 describe('commands of the prompt', function()
-  setup(function() os.execute('mkdir -p ' .. folder) end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
-
   it('are listed, found by their file, and near ones are named', function()
     local out, status = piped ':help\n:benhc 1\n'
     says(out, ':bench', 'times an expression', ':reload', 'did you mean :bench?')
@@ -176,9 +165,7 @@ inside
   it('save what ran as a script that prints the same', function()
     local out = piped 'local a = 20\nerror "no"\nfunction f()\nreturn a + 1\nend\nf() * 2\nf();\nb = 1; b + 5\n:save idea\n:save idea\n'
     says(out, '5 lines in idea.lua', 'idea.lua exists already')
-    local pipe = io.popen(('cd %s && %s/tycho idea.lua 2>&1'):format(folder, root))
-    assert.equal('42\n6\n', pipe:read('*a'))
-    pipe:close()
+    assert.equal('42\n6\n', (shell(root .. '/tycho idea.lua', folder)))
   end)
   it('pass lines to the shell', function()
     local out, status = piped '!echo from the shell\n!exit 3\n'

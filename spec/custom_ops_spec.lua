@@ -1,6 +1,10 @@
 -- Ops written in Lua: loops that LuaJIT compiles, their gradients checked by one call; einsum and rearrange against plain loops.
 local tycho = require 'tycho'
 local op = require 'tycho.op'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
 -- x / (1 + |x|), element by element.
 local function record_of()
@@ -31,11 +35,9 @@ local function record_of()
   }
 end
 
-local function assert_raises(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs { ... } do assert(message:find(part, 1, true), ('expected %q in: %s'):format(part, message)) end
-end
+local folder = files.folder()
+
+local function assert_raises(fn, ...) says(failure(fn), ...) end
 
 describe('an op in Lua', function()
   it('computes, and its gradient is checked by one call', function()
@@ -55,9 +57,7 @@ describe('an op in Lua', function()
   end)
 
   it('has its loop compiled', function()
-    local path = os.tmpname()
-    local file = assert(io.open(path, 'w'))
-    file:write([[
+    local path = files.write(folder .. '/loop.lua', [[
       local tycho = require 'tycho'
       local util = require 'jit.util'
       local function loop(y, x, n)
@@ -74,11 +74,7 @@ describe('an op in Lua', function()
         loop(y:data(), from, n)
       end
     ]])
-    file:close()
-    local pipe = io.popen(('%s/tycho %s 2>&1'):format(tycho.lib.root, path))
-    assert.equal('loop\n', pipe:read('*a'))
-    pipe:close()
-    os.remove(path)
+    assert.equal('loop\n', (shell('./tycho ' .. path)))
   end)
 
   it('says what is wrong with a record, and with the memory order of a tensor', function()

@@ -5,8 +5,6 @@ local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
 local lib = require 'tycho.lib'
-local full_memory = require 'spec.full_memory'
-local on_each_device = require 'spec.on_each_device'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
 local image = require 'tycho.io.image'
@@ -16,34 +14,27 @@ local pack = require 'tycho.data.pack'
 local data = require 'experiments.contextssl.data'
 local packing = require 'experiments.contextssl.packing'
 local toy3d = require 'experiments.contextssl.toy3d'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
+local full_memory = require 'spec.full_memory'
+local on_each_device = require 'spec.on_each_device'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
+local read, write = files.read, files.write
 local toy = folder .. '/toy'
 
-local function read(path)
-  local handle = assert(io.open(path, 'rb'))
-  local text = handle:read('*a')
-  handle:close()
-  return text
-end
-local function write(path, text)
-  local handle = assert(io.open(path, 'wb'))
-  handle:write(text)
-  handle:close()
-end
 local function bytes(x) return ffi.string(x:ptr(), x:numel() * x.type.size) end
 
 -- Calls fn and returns what it returns, and what it wrote to stderr.
 local function listening(fn, ...)
-  local stderr, name = io.stderr, os.tmpname()
+  local stderr, name = io.stderr, folder .. '/stderr'
   io.stderr = assert(io.open(name, 'w'))
   local results = { pcall(fn, ...) }
   io.stderr:close()
   io.stderr = stderr
   local text = read(name)
-  os.remove(name)
   if not results[1] then error(results[2], 0) end
   return results[2], text
 end
@@ -56,9 +47,8 @@ end
 
 -- fn(...) must raise a message that contains every one of the texts.
 local function refuses(texts, fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  for _, text in ipairs(texts) do assert(message:find(text, 1, true), ('%s\nlacks: %s'):format(message, text)) end
+  local message = failure(fn, ...)
+  says(message, unpack(texts))
   return message
 end
 
@@ -73,7 +63,6 @@ end
 setup(function()
   listening(toy3d.render, { out = toy, objects = 7, val_objects = 3, views = 4, size = 32, classes = 3, seed = 1 })
 end)
-teardown(function() os.execute('rm -rf ' .. folder) end)
 
 describe('a loader', function()
   local paths
@@ -518,30 +507,24 @@ describe('a packed file', function()
     run()
     local whole = read(path)
     os.execute(('rm -rf %s'):format(out))
-    local command = ('cd %s && %s ./tycho experiments/pack.lua data_dir=%s out=%s resolution=24 2>&1; echo "status $?"')
     local function packs(before)
-      local pipe = io.popen(command:format(lib.root, before, toy, out))
-      local said = pipe:read('*a')
-      pipe:close()
-      return said
+      return shell(('%s ./tycho experiments/pack.lua data_dir=%s out=%s resolution=24'):format(before, toy, out))
     end
-    local said = packs("trap '' XFSZ; ulimit -f 32;") -- files of at most 16 or 32 kB
-    assert.truthy(said:find('cannot write: File too large', 1, true) and said:find('status 1', 1, true), said)
-    said = packs ''
-    assert.truthy(said:find('train.pack: 7 objects, 0 left out', 1, true) and said:find('status 0', 1, true), said)
+    local said, status = packs "trap '' XFSZ; ulimit -f 32;" -- files of at most 16 or 32 kB
+    says(said, 'cannot write: File too large')
+    assert.equal(1, status)
+    said, status = packs ''
+    says(said, 'train.pack: 7 objects, 0 left out')
+    assert.equal(0, status)
     assert(read(path) == whole)
-    assert.truthy(packs(''):find('is there already', 1, true))
-    said = packs('true; set -- verify=true;'):gsub('\n.*', '')
-    assert.truthy(said:find('is there already', 1, true), said)
+    says((packs ''), 'is there already')
   end)
   it('is written by one process at a time', function()
     local header = { views = 1, height = 2, width = 2, columns = 1, decoder = 'none' }
     local writer = pack.create(path, header, { 'a' })
     local script = ([[require('tycho.data.pack').create('%s', { views = 1, height = 2, width = 2, columns = 1, decoder = 'none' }, { 'a' })]])
       :format(path)
-    local pipe = io.popen(('cd %s && ./tycho -e "%s" 2>&1'):format(lib.root, script))
-    assert.equal(('tycho: %s is being written by another process\n'):format(path), pipe:read('*a'))
-    pipe:close()
+    assert.equal(('tycho: %s is being written by another process\n'):format(path), (shell(('./tycho -e "%s"'):format(script))))
     writer:close()
   end)
 end)

@@ -3,57 +3,45 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 local lib = tycho.lib
 
 local root = lfs.currentdir()
-local folder = os.tmpname()
-os.remove(folder)
+local folder = files.folder()
 
-local function write(name, text)
-  local file = assert(io.open(folder .. '/' .. name, 'w'))
-  file:write(text)
-  file:close()
-end
-local function shell(command)
-  local pipe = io.popen(('cd %s && { %s; } 2>&1 </dev/null; echo "status $?"'):format(folder, command))
-  local out, status = pipe:read('*a'):match '^(.*)status (%d+)\n$'
-  pipe:close()
-  return out, tonumber(status)
-end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local function run(line) return shell(line, folder) end
 -- A shared object from C.
 local function stub(path, text, flags)
   write('stub.c', text)
-  local out, status = shell(('mkdir -p %s && cc -w -shared -fPIC stub.c -o %s %s'):format(path:match '^(.*)/', path, flags or ''))
+  local out, status = run(('mkdir -p %s && cc -w -shared -fPIC stub.c -o %s %s'):format(path:match '^(.*)/', path, flags or ''))
   assert(status == 0, out)
 end
 
 -- What a process says of cuda.
 local function problem(environment, before)
   write('ask.lua', (before or '') .. "\nprint(require('tycho').device.problem 'cuda')\nprint(require('tycho').ones({ 2 }):sum():item())")
-  local out = shell(('env %s %s/tycho ask.lua'):format(environment, root))
+  local out = run(('env %s %s/tycho ask.lua'):format(environment, root))
   local sentence, rest = out:match '^([^\n]*)\n(.*)$'
   assert.equal('2\n', rest, out) -- the process goes on
   return sentence
 end
-local function assert_says(text, ...)
-  for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q in: %s'):format(part, text)) end
-end
 
 describe('the plugin', function()
   setup(function()
-    lfs.mkdir(folder)
-    shell(('mkdir build && cp %s/build/libtycho-plain.so build/'):format(root))
+    run(('mkdir build && cp %s/build/libtycho-plain.so build/'):format(root))
   end)
-  teardown(function() os.execute('rm -r ' .. folder) end)
 
   it('of another version is named with both and what to run', function()
     stub('build/libtycho_cuda.so', 'int ty_version(void) { return 2; }')
-    assert_says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build', 'build/libtycho_cuda.so has version 2, the Lua side expects ', ': run make cuda in ')
+    says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build', 'build/libtycho_cuda.so has version 2, the Lua side expects ', ': run make cuda in ')
   end)
 
   it('that is damaged is named', function()
     write('build/libtycho_cuda.so', 'not a library')
-    assert_says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build', 'cannot load build/libtycho_cuda.so: ', 'run make cuda in ')
+    says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build', 'cannot load build/libtycho_cuda.so: ', 'run make cuda in ')
   end)
 
   -- Some want the plugin itself, and no driver that is real.
@@ -82,29 +70,29 @@ describe('the plugin', function()
 
   it('says that there is no driver, that it is too old, that it does not start', function()
     if skipped then return pending(skipped) end
-    assert_says(problem '', 'there is no NVIDIA driver on this machine (libcuda.so.1 is missing)')
-    assert_says(with_driver(12040, 0), 'the NVIDIA driver is for CUDA 12.4 and too old for this library (CUDA 13.', 'update the driver')
-    assert_says(with_driver(13000, 999), 'the NVIDIA driver does not start: unknown error')
+    says(problem '', 'there is no NVIDIA driver on this machine (libcuda.so.1 is missing)')
+    says(with_driver(12040, 0), 'the NVIDIA driver is for CUDA 12.4 and too old for this library (CUDA 13.', 'update the driver')
+    says(with_driver(13000, 999), 'the NVIDIA driver does not start: unknown error')
   end)
 
   it('says that there is no GPU, and that CUDA_VISIBLE_DEVICES names none', function()
     if skipped then return pending(skipped) end
-    assert_says(with_driver(13000, 100), 'the NVIDIA driver finds no GPU on this machine')
-    assert_says(with_driver(13000, 100, 'CUDA_VISIBLE_DEVICES=7'), 'CUDA_VISIBLE_DEVICES=7 names no GPU of this machine')
+    says(with_driver(13000, 100), 'the NVIDIA driver finds no GPU on this machine')
+    says(with_driver(13000, 100, 'CUDA_VISIBLE_DEVICES=7'), 'CUDA_VISIBLE_DEVICES=7 names no GPU of this machine')
   end)
 
   it('says that cuDNN is too old', function()
     if skipped then return pending(skipped) end
     write('versions', 'libcudnn.so.9 { global: *; };')
     stub('old/libcudnn.so.9', 'unsigned long cudnnGetVersion(void) { return 90102; }', '-Wl,-soname,libcudnn.so.9,--version-script=versions')
-    assert_says(with_driver(13000, 0, 'TYCHO_CUDA_PATH=old'), 'cuDNN 9.1.2 is too old: install cuDNN 9.8 or later', 'TYCHO_CUDA_PATH')
+    says(with_driver(13000, 0, 'TYCHO_CUDA_PATH=old'), 'cuDNN 9.1.2 is too old: install cuDNN 9.8 or later', 'TYCHO_CUDA_PATH')
   end)
 
   it('says which library it misses', function()
     stub('build/libmissing.so.9', 'int missing(void) { return 0; }', '-Wl,-soname,libmissing.so.9')
     stub('build/libtycho_cuda.so', 'int missing(void); int ty_version(void) { return missing(); }', 'build/libmissing.so.9')
     os.remove(folder .. '/build/libmissing.so.9')
-    assert_says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build',
+    says(problem 'TYCHO_CPU=plain TYCHO_BUILD=build',
       'libtycho_cuda needs libmissing.so.9, which was not found; install it, or write its folder into TYCHO_CUDA_PATH')
   end)
 
@@ -115,15 +103,15 @@ describe('the plugin', function()
       local find = require('tycho.device').nvidia
       print(find 'libm.so.6' ~= nil, (io.open 'asked'))
       print(select(2, find 'libonlythere.so.9'), (find 'libnowhere.so.9'))]])
-    local out = shell(('chmod +x python3; env PATH="$PWD:$PATH" %s/tycho find.lua; cat asked'):format(root))
+    local out = run(('chmod +x python3; env PATH="$PWD:$PATH" %s/tycho find.lua; cat asked'):format(root))
     assert.equal(('true\tnil\n%s/site/nvidia/cudnn/lib\tnil\nasked\n'):format(folder), out)
   end)
 
   it('is what a training asks for by name: one sentence, no run, and nothing computed elsewhere', function()
     write('build/libtycho_cuda.so', 'not a library')
-    local out, status = shell(('env TYCHO_CPU=plain TYCHO_BUILD=build %s/tycho %s/experiments/main.lua device=cuda data_dir=none'):format(root, root))
+    local out, status = run(('env TYCHO_CPU=plain TYCHO_BUILD=build %s/tycho %s/experiments/main.lua device=cuda data_dir=none'):format(root, root))
     assert.equal(1, status)
-    assert_says(out, 'device=cuda: cannot load build/libtycho_cuda.so')
+    says(out, 'device=cuda: cannot load build/libtycho_cuda.so')
     assert.is_nil(lfs.attributes(folder .. '/runs'))
   end)
 end)
@@ -133,14 +121,12 @@ describe('memory that ends', function()
   local settings = 'data_dir=data resolution=16 width=2 projection_dim=16 n_embd=8 n_layer=1 n_head=2 block_size=4 batch_size=5 epochs=2 '
     .. 'warmup_epochs=0 learning_rate=0.03 random_mask=True log_interval=5 save_interval=2 checkpoint_minutes=0 device=cuda-host '
   local function train(script, arguments)
-    return shell(('env OMP_NUM_THREADS=1 %s/tycho %s %s %s'):format(root, script, settings, arguments))
+    return run(('env OMP_NUM_THREADS=1 %s/tycho %s %s %s'):format(root, script, settings, arguments))
   end
   setup(function()
-    lfs.mkdir(folder)
-    local out, status = shell(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
+    local out, status = run(('%s/tycho %s/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2'):format(root, root))
     assert(status == 0, out)
   end)
-  teardown(function() os.execute('rm -r ' .. folder) end)
 
   -- From the call'th losses on the device has no byte left; the first captured step is the second of one environment.
   local function short(call, arguments, advice)
@@ -158,16 +144,16 @@ describe('memory that ends', function()
       dofile '%s/experiments/main.lua']]):format(call, root))
     local out, status = train('short.lua', arguments .. ' run_dir=short')
     assert.equal(1, status)
-    assert_says(out, 'out of memory on cuda-host: asked for ', ' MB live', 'use a smaller batch or ' .. advice)
+    says(out, 'out of memory on cuda-host: asked for ', ' MB live', 'use a smaller batch or ' .. advice)
     assert.is_nil(out:find('limit', 1, true))
     out, status = train(root .. '/experiments/main.lua', arguments .. ' run_dir=short resume=auto')
     assert(status == 0, out)
     out, status = train(root .. '/experiments/main.lua', arguments .. ' run_dir=whole')
     assert(status == 0, out)
     for _, name in ipairs { 'checkpoint.safetensors', 'metrics.jsonl', 'simclr_resnet18_epoch2.pt' } do
-      assert.equal('', (shell(('cmp short/%s whole/%s'):format(name, name))))
+      assert.equal('', (run(('cmp short/%s whole/%s'):format(name, name))))
     end
-    assert.equal('', (shell 'find short -name "*.tmp"; rm -r short whole'))
+    assert.equal('', (run 'find short -name "*.tmp"; rm -r short whole'))
   end
   it('in the middle of a step leaves a checkpoint from which the run ends as if it had not', function()
     if host then return pending(host) end
@@ -190,10 +176,10 @@ describe('memory that ends', function()
       library.ty_free(block, 4800000)
       print(pcall(tycho.zeros, { 1000, 2000 }, 'f32', 'cuda-host'))
       print(tycho.ones({ 3 }, 'f32', 'cuda-host'):sum():item())]])
-    local out = shell(('env TYCHO_HOST_MEMORY=7000000 %s/tycho fill.lua'):format(root))
+    local out = run(('env TYCHO_HOST_MEMORY=7000000 %s/tycho fill.lua'):format(root))
     local first, second, third = out:match '^(.-)\n(.-)\n(.-)\n$'
     assert.equal('true', first)
-    assert_says(second, 'false', 'out of memory on cuda-host: asked for 8.0 MB')
+    says(second, 'false', 'out of memory on cuda-host: asked for 8.0 MB')
     assert.equal('3', third)
   end)
 end)

@@ -5,8 +5,11 @@ local ffi = require 'ffi'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
 local device = require 'tycho.device'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
 local on_device = require 'spec.on_device'
 local on_each_device = require 'spec.on_each_device'
+local shell = require 'spec.shell'
 
 local each, results, assert_close = on_device.each, on_device.results, on_device.assert_close
 
@@ -266,15 +269,10 @@ on_each_device('device', function(name)
   end)
 
   it('tells of an index out of range when it is waited for', function()
-    local function message(fn)
-      local ok, text = pcall(fn)
-      assert.is_false(ok)
-      return text
-    end
     local x = tycho.ones({ 4, 3 }, 'f32', name)
-    local text = message(function() return x:index_select({ 0, 4 }):tolist() end)
+    local text = failure(function() return x:index_select({ 0, 4 }):tolist() end)
     assert.truthy(text:find('index_select: index 4 at position 1 is out of range 0..3', 1, true), text)
-    text = message(function() return x:cross_entropy({ 0, 1, 5, 2 }):item() end)
+    text = failure(function() return x:cross_entropy({ 0, 1, 5, 2 }):item() end)
     assert.truthy(text:find('cross_entropy: target 5 of row 2 is out of range 0..2', 1, true), text)
     assert.equal(12, x:sum():item())
   end)
@@ -350,18 +348,13 @@ end)
 
 describe('a device that cannot be used', function()
   local function without(environment)
-    local pipe = io.popen(('cd %s && env %s ./tycho -e "print(tycho.device.problem \\"cuda\\")" 2>&1'):format(lib.root, environment))
-    local out = pipe:read '*a'
-    pipe:close()
-    return out
+    return (shell(('env %s ./tycho -e "print(tycho.device.problem \\"cuda\\")"'):format(environment)))
   end
+  local build = files.folder()
   it('says that it was not built', function()
-    local build = os.tmpname()
-    os.execute(('rm %s; mkdir %s; cp %s %s/'):format(build, build, lib.path_of 'libtycho-plain', build))
+    os.execute(('cp %s %s/'):format(lib.path_of 'libtycho-plain', build))
     assert.equal('libtycho_cuda.so was not built: run make cuda on a machine with nvcc\n', without('TYCHO_CPU=plain TYCHO_BUILD=' .. build))
-    os.execute('rm -r ' .. build)
   end)
-
 
   it('is named with what to do', function()
     local ok, message = pcall(tycho.zeros, { 1 }, 'f32', 'tpu')

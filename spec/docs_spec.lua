@@ -3,16 +3,10 @@ local lfs = require 'lfs'
 local tycho = require 'tycho'
 local json = require 'tycho.io.json'
 local op = require 'tycho.op'
+local files = require 'spec.files'
 
-local folder = os.tmpname()
-os.remove(folder)
-
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
+local folder = files.folder()
+local read = files.read
 
 describe('./tycho docs', function()
   local types, page
@@ -20,7 +14,6 @@ describe('./tycho docs', function()
     assert.equal(0, os.execute(('%s/tycho docs %s >/dev/null'):format(tycho.lib.root, folder)))
     types, page = read(folder .. '/types/tycho.lua'), read(folder .. '/reference.html')
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('writes types that are Lua, and name nothing that is not there', function()
     assert(loadfile(folder .. '/types/tycho.lua'))

@@ -1,10 +1,11 @@
 -- The prompt in a pseudo-terminal: editing, history, pasting, completion, narrow and dumb terminals, Ctrl-C.
 local lib = require 'tycho.lib'
+local files = require 'spec.files'
 local pty = require 'spec.pty'
+local shell = require 'spec.shell'
 
 local root = require 'lfs'.currentdir()
-local home = os.tmpname()
-os.remove(home)
+local home = files.folder()
 
 -- A prompt in a project of its own. options: as pty.start, and env (text before ./tycho).
 local function prompt(options)
@@ -25,15 +26,11 @@ local function finish(p)
   return all
 end
 local function history_file()
-  local pipe = io.popen(('find %s/.local -type f'):format(home))
-  local path = pipe:read('*l')
-  pipe:close()
-  return path
+  return (shell(('find %s/.local -type f'):format(home)):gsub('\n.*', ''))
 end
 
 describe('the editor', function()
   setup(function() os.execute('mkdir -p ' .. home .. '/.git ' .. home .. '/folder_of_data') end)
-  teardown(function() os.execute('rm -rf ' .. home) end)
 
   it('edits, recalls and completes', function()
     local p = prompt()
@@ -168,8 +165,6 @@ describe('the editor', function()
 end)
 
 describe('Ctrl-C', function()
-  setup(function() os.execute('mkdir -p ' .. home) end)
-  teardown(function() os.execute('rm -rf ' .. home) end)
   -- Stops texts without an end, the first of them line n, and expects the prompt within half a second: once in some tries, for others may hold the
   -- cores. Returns the number of the next line.
   local function stop(p, texts, n)

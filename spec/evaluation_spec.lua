@@ -2,7 +2,6 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local json = require 'tycho.io.json'
-local lib = require 'tycho.lib'
 local pt = require 'tycho.io.pt'
 local context_mask = require 'experiments.contextssl.context_mask'
 local context = require 'experiments.contextssl.context'
@@ -17,11 +16,13 @@ local probes = require 'experiments.contextssl.probes'
 local ranking = require 'experiments.contextssl.ranking'
 local toy3d = require 'experiments.contextssl.toy3d'
 local view_pairs = require 'experiments.contextssl.view_pairs'
+local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
+local folder = files.folder()
 
 local config = {
   backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 2, n_head = 2, block_size = 8, init_std = 0.3, is_invariant = false,
@@ -70,13 +71,11 @@ local function distance(a, b)
 end
 
 setup(function()
-  lfs.mkdir(folder)
   quietly(toy3d.render, { out = folder .. '/toy3d', objects = 20, val_objects = 6, views = 5, size = 24, classes = 4, seed = 1 })
   model, datasets = new_model(1), open_data()
   lfs.mkdir(folder .. '/ckpt')
   pt.save(folder .. '/ckpt/tiny_epoch3.pt', pt.dict(model:state_dict()))
 end)
-teardown(function() os.execute('rm -rf ' .. folder) end)
 
 describe('view pairs', function()
   it('cycle: every view once first and once second, within its object', function()
@@ -315,15 +314,13 @@ describe('the scripts', function()
   local settings = 'resolution=24 image_mean=[0.3,0.3,0.3] image_std=[0.17,0.17,0.17] width=4 projection_dim=32 n_embd=16 n_layer=2 n_head=2 '
     .. 'block_size=8 eval_ctxt=[0,2,6] epochs=2 log_interval=1 batch_size=8 '
   local function run(script, arguments)
-    local pipe = io.popen(('cd %s && ./tycho experiments/%s.lua data_dir=%s/toy3d out=%s/out pretrained_model_dir=%s/ckpt/ load_model=tiny_epoch3.pt '
-      .. '%s %s 2>&1 </dev/null; echo "status $?"'):format(lib.root, script, folder, folder, folder, settings, arguments or ''))
-    local out = pipe:read('*a')
-    pipe:close()
-    return out, out:match('results: (%S+)results%.json')
+    return shell(('./tycho experiments/%s.lua data_dir=%s/toy3d out=%s/out pretrained_model_dir=%s/ckpt/ load_model=tiny_epoch3.pt %s %s'):format(
+      script, folder, folder, folder, settings, arguments or ''))
   end
   local function results(script, arguments)
-    local out, path = run(script, arguments)
-    assert(path and out:find('status 0', 1, true), out)
+    local out, status = run(script, arguments)
+    assert(status == 0, out)
+    local path = out:match('results: (%S+)results%.json')
     return json.load(path .. 'results.json'), out, path
   end
   local function row(list, embedding, mode, c)
@@ -449,9 +446,10 @@ describe('the scripts', function()
       ['pretrained_model_dir=/nonexistent'] = 'pretrained_model_dir=/nonexistent',
       ['load_model=/nonexistent.pt'] = 'load_model=/nonexistent.pt',
     } do
-      local out = run('eval_equivariance', arguments)
-      assert(out:find(text, 1, true), out)
-      assert(out:match('tycho: [^\n]*\nstatus 1\n$'), out)
+      local out, status = run('eval_equivariance', arguments)
+      says(out, text)
+      assert(out:match('tycho: [^\n]*\n$'), out)
+      assert.equal(1, status)
     end
     assert.truthy(run('eval_MRR_Hk', 'is_invariant=True'):find('has no embedding after an action', 1, true))
   end)

@@ -1,16 +1,9 @@
 -- break_on_nan: the op and the line that made the first number that is not finite.
 local tycho = require 'tycho'
+local failure = require 'spec.failure'
+local says = require 'spec.says'
 
--- The message of an error, and the line that it is expected at.
-local function failure(fn)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  return message
-end
 local function line() return debug.getinfo(2, 'l').currentline end
-local function says(message, ...)
-  for _, text in ipairs { ... } do assert(message:find(text, 1, true), message) end
-end
 
 describe('break_on_nan', function()
   before_each(function() tycho.set_break_on_nan(true) end)

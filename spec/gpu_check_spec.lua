@@ -1,21 +1,16 @@
 -- The check of a GPU, tried on the kernels' build for the CPU: what it writes, and that it says what is wrong.
 local device = require 'tycho.device'
 local json = require 'tycho.io.json'
-local lib = require 'tycho.lib'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
+local folder = files.folder()
 
 local function check(arguments)
-  local pipe = io.popen(('cd %s && ./tycho spec/gpu_check/run.lua out=%s %s 2>&1; echo "status $?"'):format(lib.root, folder, arguments))
-  local out, status = pipe:read('*a'):match '^(.*)status (%d+)\n$'
-  pipe:close()
-  return out, tonumber(status)
+  return shell(('./tycho spec/gpu_check/run.lua out=%s %s'):format(folder, arguments))
 end
 
 describe('gpu-check', function()
-  teardown(function() os.execute('rm -rf ' .. folder) end)
-
   it('runs its sections and writes what they found', function()
     local problem = device.problem 'cuda-host'
     if problem then return pending(problem) end
@@ -27,7 +22,7 @@ describe('gpu-check', function()
     assert(#found.sections[2].rows > 20)
     for _, row in ipairs(found.sections[2].rows) do assert(row.milliseconds > 0 and (row.tflops or row.gigabytes_per_second) > 0, row.what) end
     assert.equal('skipped: PyTorch is measured on a GPU only', found.sections[1].status)
-    local text = io.open(folder .. '/cuda-host.md'):read '*a'
+    local text = files.read(folder .. '/cuda-host.md')
     assert.truthy(text:find('| gather and normalise images | float32 |', 1, true), text)
   end)
 

@@ -1,28 +1,24 @@
 -- Steps that are captured as graphs: the same bits as without, on cuda-host, whose graphs run what was recorded and nothing before, and on a GPU.
 local tycho = require 'tycho'
 local ffi = require 'ffi'
-local lfs = require 'lfs'
 local device = require 'tycho.device'
 local file = require 'tycho.io.file'
 local models = require 'experiments.contextssl.model'
 local policies = require 'experiments.contextssl.policies'
 local rng = require 'tycho.rng'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
+local says = require 'spec.says'
 local small_training = require 'spec.small_training'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 
 local function refused(fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
+  local message = failure(fn, ...)
   assert.is_nil(message:find '\n')
   return message
-end
-local function says(text, ...)
-  for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q in: %s'):format(part, text)) end
 end
 local function read(path) return assert(file.read(path)) end
 

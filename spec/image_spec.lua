@@ -4,9 +4,12 @@ local lib = require 'tycho.lib'
 local image = require 'tycho.io.image'
 local tensor = require 'tycho.tensor'
 local tycho = require 'tycho'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
 local golden = lib.root .. '/spec/golden/data/images/'
-local path = os.tmpname()
+local path = files.folder() .. '/image'
+local read = files.read
 
 local function noise(h, w, seed)
   local x = tensor.empty({ h, w, 3 }, 'u8')
@@ -15,18 +18,7 @@ local function noise(h, w, seed)
   return x
 end
 local function bytes(x) return ffi.string(x:ptr(), x:numel()) end
-local function read(file)
-  local handle = assert(io.open(file, 'rb'))
-  local text = handle:read('*a')
-  handle:close()
-  return text
-end
-local function write(text)
-  local handle = assert(io.open(path, 'wb'))
-  handle:write(text)
-  handle:close()
-  return path
-end
+local function write(text) return files.write(path, text) end
 
 describe('images', function()
   local chosen = image.set_decoder('auto')
@@ -130,10 +122,7 @@ describe('images', function()
 
   it('take the decoder from the environment', function()
     local function decoder(setting)
-      local pipe = io.popen(("cd %s && TYCHO_JPEG=%s ./tycho -e \"print(require('tycho.io.image').decoder())\" 2>&1"):format(lib.root, setting))
-      local out = pipe:read('*a')
-      pipe:close()
-      return out
+      return (shell(("TYCHO_JPEG=%s ./tycho -e \"print(require('tycho.io.image').decoder())\""):format(setting)))
     end
     assert.equal('stb_image\n', decoder 'stb')
     assert.equal("tycho: TYCHO_JPEG=fast: the JPEG decoder must be auto, turbo or stb, got fast\n", decoder 'fast')

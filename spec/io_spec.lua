@@ -12,33 +12,23 @@ local pt = require 'tycho.io.pt'
 local safetensors = require 'tycho.io.safetensors'
 local tensors = require 'tycho.io.tensors'
 local zip = require 'tycho.io.zip'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 ffi.cdef 'int raise(int signal);'
 
-local folder
-
+local folder = files.folder()
 local function path(name) return folder .. '/' .. name end
-
-local function write(name, bytes)
-  local f = assert(io.open(path(name), 'wb'))
-  f:write(bytes)
-  f:close()
-  return path(name)
-end
-
-local function read(name)
-  local f = assert(io.open(path(name), 'rb'))
-  local bytes = f:read('*a')
-  f:close()
-  return bytes
-end
+local function write(name, bytes) return files.write(path(name), bytes) end
+local function read(name) return files.read(path(name)) end
 
 -- fn(...) must raise one sentence that contains every one of the words.
 local function assert_refuses(words, fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
+  local message = failure(fn, ...)
   assert.is_string(message)
   assert.is_nil(message:find('\n'))
-  for _, word in ipairs(words) do assert.truthy(message:find(word, 1, true), message .. ' lacks ' .. word) end
+  says(message, unpack(words))
 end
 
 local function assert_same(a, b)
@@ -80,15 +70,7 @@ local function samples()
 end
 
 describe('files', function()
-  before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(lfs.mkdir(folder))
-  end)
-  after_each(function()
-    for name in lfs.dir(folder) do os.remove(path(name)) end
-    lfs.rmdir(folder)
-  end)
+  after_each(function() os.execute(('rm -rf %s/*'):format(folder)) end)
 
   describe('recorded', function()
     require 'spec.parity.ptfiles'(lib.root .. '/spec/golden/ptfiles', function(name, found, _, ok)
@@ -116,10 +98,7 @@ describe('files', function()
       assert_refuses({ 'cannot write', 'No such' }, npy.save, path 'none/x.npy', tensor.empty { 1 })
     end)
     it('without a trace when the disk is full or Ctrl-C comes', function()
-      local command = ("trap '' XFSZ; ulimit -f 100; cd %s; ./tycho -e 'tycho.io.npy.save(\"%s\", tycho.ones{1000, 1000})' 2>&1")
-      local pipe = io.popen(command:format(lib.root, path 'large'))
-      local said = pipe:read('*a')
-      pipe:close()
+      local said = shell(("trap '' XFSZ; ulimit -f 100; ./tycho -e 'tycho.io.npy.save(\"%s\", tycho.ones{1000, 1000})'"):format(path 'large'))
       assert.are.equal(('tycho: %s: cannot write: File too large\n'):format(path 'large'), said)
       lib.on_interrupt('raise')
       assert_refuses({ 'interrupted' }, file.write, path 'x', function(out)

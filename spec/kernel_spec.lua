@@ -2,18 +2,18 @@
 local ffi = require 'ffi'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
-local lib = tycho.lib
 local op = require 'tycho.op'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
-
-local root = lib.root
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
 ffi.cdef 'int setenv(const char *name, const char *value, int overwrite);'
 
 local function assert_raises(fn, ...)
-  local ok, message = pcall(fn)
-  assert.is_false(ok)
-  for _, part in ipairs { ... } do assert(message:find(part, 1, true), ('expected %q in: %s'):format(part, message)) end
+  local message = failure(fn)
+  says(message, ...)
   return message
 end
 
@@ -25,25 +25,13 @@ local function assert_near(expected, got, tolerance)
   end
 end
 
-local folder
-setup(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  assert(os.execute('mkdir ' .. folder) == 0)
-  ffi.C.setenv('TYCHO_CACHE', folder .. '/own', 1)
-end)
-teardown(function() os.execute('rm -r ' .. folder) end)
+local folder = files.folder()
+ffi.C.setenv('TYCHO_CACHE', folder .. '/own', 1)
 
 -- What a process prints that runs code with an environment and a cache of its own.
 local function process(code, environment)
-  local path = folder .. '/script.lua'
-  local file = assert(io.open(path, 'w'))
-  file:write(code)
-  file:close()
-  local pipe = io.popen(('env TYCHO_CACHE=%s/cache %s %s/tycho %s 2>&1'):format(folder, environment or '', root, path))
-  local out = pipe:read '*a'
-  pipe:close()
-  return out
+  local path = files.write(folder .. '/script.lua', code)
+  return (shell(('env TYCHO_CACHE=%s/cache %s ./tycho %s'):format(folder, environment or '', path)))
 end
 
 local function soft_record()

@@ -3,6 +3,7 @@
 local tycho = require 'tycho'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local shell = require 'spec.shell'
 
 -- Results of fn() with the named level as the float library.
 local function on_level(name, fn)
@@ -90,10 +91,7 @@ end
 
 describe('TYCHO_CPU and OMP_NUM_THREADS', function()
   local function tycho_with(environment, code)
-    local pipe = io.popen(('cd %s && env %s ./tycho -e %q 2>&1; echo "status $?"'):format(lib.root, environment, code))
-    local out = pipe:read('*a')
-    pipe:close()
-    return out
+    return ('%sstatus %d\n'):format(shell(('env %s ./tycho -e %q'):format(environment, code)))
   end
   it('choose the level', function()
     assert.equal('plain\nstatus 0\n', tycho_with('TYCHO_CPU=plain', "print(require('ffi').string(tycho.lib.cpu.ty_level()))"))

@@ -3,6 +3,7 @@ local lfs = require 'lfs'
 local plot = require 'tycho.plot'
 local font = require 'tycho.plot.font'
 local image = require 'tycho.io.image'
+local files = require 'spec.files'
 
 local nan = 0 / 0
 
@@ -39,22 +40,10 @@ local function texts(figure)
   return out
 end
 
-local function temporary(ending)
-  local path = os.tmpname()
-  os.remove(path)
-  return path .. ending
-end
-local function read(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  os.remove(path)
-  return text
-end
+local folder = files.folder()
 local function svg_of(figure)
-  local path = temporary('.svg')
-  figure:svg(path)
-  return read(path)
+  figure:svg(folder .. '/figure.svg')
+  return files.read(folder .. '/figure.svg')
 end
 
 -- Elements nest and close, attributes are quoted, & begins an entity, < stands only before a tag.
@@ -210,7 +199,7 @@ describe('plot', function()
   end)
 
   it('writes PNG of the figure\'s size', function()
-    local path = temporary('.png')
+    local path = folder .. '/figure.png'
     local figure = plot.panels { { series = { { x = { 1, 2 }, y = { 1, 2 } } } }, { series = { { x = { 1, 2 }, y = { 1, 2 } } } } }
     for _, scale in ipairs { 1, 2 } do
       figure:png(path, scale)
@@ -220,15 +209,15 @@ describe('plot', function()
     local pixels, dot = image.load(path), dots(figure)[1]
     assert.same({ 255, 255, 255 }, pixels[0][0]:tolist())
     assert.same({ 0x00, 0x72, 0xb2 }, pixels[math.floor(dot.y * 2)][math.floor(dot.x * 2)]:tolist())
-    assert.equal('\137PNG\r\n\26\n', read(path):sub(1, 8))
+    assert.equal('\137PNG\r\n\26\n', files.read(path):sub(1, 8))
   end)
 
   it('leaves nothing behind where it cannot write', function()
-    local folder = temporary('')
+    local nowhere = folder .. '/nowhere'
     local figure = one { x = { 0, 4 }, y = { 0, 1 } }
-    assert.is_false(pcall(figure.svg, figure, folder .. '/a.svg'))
-    assert.is_false(pcall(figure.png, figure, folder .. '/a.png'))
-    assert.is_nil(lfs.attributes(folder))
+    assert.is_false(pcall(figure.svg, figure, nowhere .. '/a.svg'))
+    assert.is_false(pcall(figure.png, figure, nowhere .. '/a.png'))
+    assert.is_nil(lfs.attributes(nowhere))
   end)
 
   it('says what it cannot draw in one sentence', function()

@@ -4,23 +4,16 @@ local tycho = require 'tycho'
 local policies = require 'experiments.contextssl.policies'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
+local files = require 'spec.files'
 local quietly = require 'spec.quietly'
+local small_training = require 'spec.small_training'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 
 local function settings(changes)
-  local config = {
-    backbone = 'resnet18', width = 2, projection_dim = 16, n_embd = 8, n_layer = 2, n_head = 2, block_size = 4, init_std = 0.1,
-    aug_init_gain = 1, is_invariant = false, batch_size = 4, epochs = 2, warmup_epochs = 1, learning_rate = 0.064, weight_decay = 0,
-    temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = false, mask_prob = 0.5, nt_xent_clamp = true,
-    log_interval = 100, save_interval = 100, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
-    out = folder .. '/runs', data_dir = folder .. '/toy3d', resolution = 16, image_mean = { 0.3, 0.3, 0.3 }, image_std = { 0.2, 0.2, 0.2 },
-    workers = 0, classes = 2,
-  }
-  for key, value in pairs(changes or {}) do config[key] = value end
-  return config
+  return small_training.settings(folder, { n_layer = 2, learning_rate = 0.064, weight_decay = 0, random_mask = false, save_interval = 100,
+    data_dir = folder .. '/toy3d', resolution = 16, image_mean = { 0.3, 0.3, 0.3 }, image_std = { 0.2, 0.2, 0.2 }, workers = 0, classes = 2 },
+    changes)
 end
 
 -- Trains with some policies replaced; those of replaced.terms are terms, false takes one out.
@@ -58,7 +51,6 @@ describe('policies', function()
   setup(function()
     quietly(toy3d.render, { out = folder .. '/toy3d', objects = 8, val_objects = 4, views = 3, size = 16, classes = 2, seed = 1 })
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('are all asked, with what they need', function()
     local seen = {}

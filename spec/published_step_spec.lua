@@ -1,6 +1,6 @@
 -- What the published training step asks of a device stays within the plan: memory, and how many pieces of work are sent.
 local device = require 'tycho.device'
-local lib = require 'tycho.lib'
+local shell = require 'spec.shell'
 
 describe('the published step in mixed precision', function()
   local problem = device.problem 'cuda-host'
@@ -10,9 +10,7 @@ describe('the published step in mixed precision', function()
   end
   -- Gigabytes without the images and the libraries.
   local function assert_within(how, most_tensors, most_held, most_sent)
-    local pipe = io.popen(('cd %s && TYCHO_HOST_DRY=1 ./tycho spec/gpu_check/weigh.lua %s 2>&1'):format(lib.root, how))
-    local said = pipe:read '*a'
-    pipe:close()
+    local said = shell('TYCHO_HOST_DRY=1 ./tycho spec/gpu_check/weigh.lua ' .. how)
     local tensors, held, sent = said:match '^(%d+) (%d+) (%d+)\n$'
     assert(tensors, said)
     assert.is_true(tonumber(tensors) / 1e9 < most_tensors, tensors)

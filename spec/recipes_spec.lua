@@ -1,21 +1,10 @@
 -- The README's recipes for adding things, run as they stand there: a copy of the project, one file or row more, nothing else.
-local lfs = require 'lfs'
 local lib = require 'tycho.lib'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local copy = os.tmpname()
-os.remove(copy)
-
-local function read(path)
-  local file = assert(io.open(path, 'r'))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function write(path, text, mode)
-  local file = assert(io.open(path, mode or 'w'))
-  file:write(text)
-  file:close()
-end
+local copy = files.folder()
+local read, write = files.read, files.write
 
 -- The first code block of the README after a text.
 local readme = read(lib.root .. '/README.md')
@@ -27,10 +16,7 @@ end
 local function run(code)
   write(copy .. '/check.lua', ('package.path = %q .. package.path\nlocal tycho = require "tycho"\n%s\nprint "fine"'):format(
     ('%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;'):format(copy, copy, copy), code))
-  local pipe = io.popen(('cd %s && env -u TYCHO_BUILD -u LD_PRELOAD TYCHO_CPU=plain luajit check.lua 2>&1'):format(copy))
-  local out = pipe:read('*a')
-  pipe:close()
-  assert.equal('fine\n', out)
+  assert.equal('fine\n', (shell('env -u TYCHO_BUILD -u LD_PRELOAD TYCHO_CPU=plain luajit check.lua', copy)))
 end
 
 local function make()
@@ -40,12 +26,10 @@ end
 
 describe('recipe', function()
   setup(function()
-    assert(lfs.mkdir(copy))
     os.execute(('cd %s && cp -rp csrc lua experiments Makefile %s && mkdir %s/build && cp -rp build/obj build/obj64 build/*.so %s/build 2>/dev/null')
       :format(lib.root, copy, copy, copy))
     make()
   end)
-  teardown(function() os.execute('rm -rf ' .. copy) end)
 
   it('for a loss is one file', function()
     write(copy .. '/lua/tycho/loss/cosine.lua', (block '`lua/tycho/loss/cosine.lua`:'))
@@ -68,7 +52,7 @@ describe('recipe', function()
   end)
 
   it('for an elementwise op is one row', function()
-    write(copy .. '/csrc/map.def', (block 'An elementwise op'), 'a')
+    write(copy .. '/csrc/map.def', read(copy .. '/csrc/map.def') .. block 'An elementwise op')
     make()
     run [[
       local x = tycho.tensor({ -1, 0.5, 2 }, 'f64')

@@ -1,28 +1,15 @@
 -- The prompt on a pipe, completion, and how values print. For the prompt on a terminal see editor_spec.lua.
-local lib = require 'tycho.lib'
 local complete = require 'tycho.repl.complete'
 local printer = require 'tycho.repl.print'
 local tycho = require 'tycho'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local function temporary(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, 'w'))
-  file:write(text)
-  file:close()
-  return path
-end
-local function output_of(command)
-  local pipe = io.popen(command)
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
+local folder = files.folder()
 local function piped(lines)
-  local input = temporary(lines)
-  local out = output_of(('cd %s && ./tycho < %s 2>&1; echo "status $?"'):format(lib.root, input))
-  os.remove(input)
-  return out
+  return ('%sstatus %d\n'):format(shell('./tycho < ' .. files.write(folder .. '/lines', lines)))
 end
+
 describe('the prompt on a pipe', function()
   it('prints expressions, keeps locals and _, hides after a semicolon', function()
     assert.equal('5\n10\n11\nstatus 0\n', piped 'local x = 5\nx\n_ * 2\n_ + 1\nx + 1;\n')

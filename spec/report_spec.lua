@@ -1,27 +1,15 @@
 -- report.html: everything of a run in one page, which a real browser shows.
-local lfs = require 'lfs'
 local tycho = require 'tycho'
 local image = require 'tycho.io.image'
 local report = require 'tycho.runs.report'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
+local read = files.read
 
-local function write(name, text)
-  local file = assert(io.open(folder .. '/' .. name, 'wb'))
-  file:write(text)
-  file:close()
-end
-local function read(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function assert_has(text, ...)
-  for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q'):format(part)) end
-end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
 
 local function make()
   os.execute(('rm -rf %s/* '):format(folder))
@@ -43,11 +31,10 @@ end
 
 describe('a report', function()
   before_each(make)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('holds metrics, curves, results, settings, pictures and the log, and refers to nothing outside', function()
     local page = read(report.write(folder))
-    assert_has(page, 'finished, 5 epochs', '<td>loss</td><td class="number">1.5</td><td class="number">1.5</td><td class="number">3.5</td>',
+    says(page, 'finished, 5 epochs', '<td>loss</td><td class="number">1.5</td><td class="number">1.5</td><td class="number">3.5</td>',
       '<td class="number">0.875</td>', '<td>learning_rate</td><td>0.03</td>', '&lt;b&gt;bold&lt;/b&gt; &amp; co', 'trained 5 steps', 'epochs=5',
       '<figcaption>Neighbours &amp; &lt;friends&gt;</figcaption>', '<td>bad</td><td class="number">nan</td>', '>r2</text>', '>loss</text>')
     assert.equal(2, select(2, page:gsub('<svg ', '')))
@@ -70,9 +57,9 @@ describe('a report', function()
     write('figures.json', '[{]')
     os.remove(folder .. '/config.yml')
     local page = read(report.write(folder))
-    assert_has(page, 'there is no config.yml', '<td>loss</td>')
+    says(page, 'there is no config.yml', '<td>loss</td>')
     write('metrics.jsonl', '')
-    assert_has(read(report.write(folder)), 'finished, 0 epochs')
+    says(read(report.write(folder)), 'finished, 0 epochs')
   end)
 
   it('is shown by a browser: curves and pictures have a size, and nothing is wider than the window', function()
@@ -90,10 +77,8 @@ describe('a report', function()
       </script></body>]]
     end)))
     for _, width in ipairs { 1100, 500 } do
-      local pipe = io.popen(('timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=%d,900 --virtual-time-budget=2000 --dump-dom '
+      local dom = shell(('timeout 60 chromium --headless --no-sandbox --disable-gpu --window-size=%d,900 --virtual-time-budget=2000 --dump-dom '
         .. 'file://%s/probe.html 2>/dev/null'):format(width, folder))
-      local dom = pipe:read('*a')
-      pipe:close()
       local svg, natural, fits, size = dom:match('PROBE svg=(%S*) img=(%S*) fits=(%S*) fonts=(%S*) END')
       assert(svg, 'the browser did not show the page')
       assert(width == 500 and svg:match '^4%d%d,4%d%d$' or svg == '460,460', svg)

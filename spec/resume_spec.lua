@@ -2,21 +2,12 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local run_directory = require 'tycho.train.run'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-
-local function read(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function write(path, text)
-  local file = assert(io.open(path, 'w'))
-  file:write(text)
-  file:close()
-end
+local folder = files.folder()
+local read, write = files.read, files.write
 
 local here = lfs.currentdir()
 local main = here .. '/experiments/main.lua'
@@ -25,12 +16,7 @@ local small = 'data_dir=data resolution=16 width=2 projection_dim=16 n_embd=8 n_
 
 -- ./tycho in the spec's folder; before: shell text in front of it. Returns what it printed and its exit status.
 local function launch(arguments, before)
-  local pipe = io.popen(('cd %s; %s env OMP_NUM_THREADS=1 %s/tycho %s 2>&1 </dev/null; echo "status $?"'):format(folder, before or '', here,
-    arguments))
-  local out = pipe:read('*a')
-  pipe:close()
-  local text, status = out:match('^(.*)status (%d+)\n$')
-  return text, tonumber(status)
+  return shell(('%s env OMP_NUM_THREADS=1 %s/tycho %s'):format(before or '', here, arguments), folder)
 end
 local function train(arguments, before) return launch(main .. ' ' .. small .. arguments, before) end
 
@@ -99,23 +85,16 @@ local function assert_equals_whole(name)
   for _, file in ipairs(results) do
     assert(read(('%s/%s/%s'):format(folder, name, file)) == read(folder .. '/whole/' .. file), file .. ' differs')
   end
-  local leftovers = io.popen(('find %s/%s -name "*.tmp"'):format(folder, name))
-  assert.equal('', leftovers:read('*a'))
-  leftovers:close()
-end
-local function assert_says(out, ...)
-  for _, text in ipairs { ... } do assert(out:find(text, 1, true), out) end
+  assert.equal('', (shell(('find %s -name "*.tmp"'):format(name), folder)))
 end
 
 describe('a run', function()
   setup(function()
-    lfs.mkdir(folder)
     local out, status = launch(here .. '/experiments/toy3d.lua out=data objects=10 val_objects=3 views=3 size=16 classes=2')
     assert(status == 0, out)
     out, status = train 'run_dir=whole'
     assert(status == 0, out)
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('that is killed again and again, while writing too, ends as if it had not been', function()
     local g = tycho.generator(5)
@@ -151,7 +130,7 @@ describe('a run', function()
     local out, status = train 'resume=whole'
     run:release()
     assert.equal(1, status)
-    assert_says(out, 'tycho: whole is in use: another process trains this run')
+    says(out, 'tycho: whole is in use: another process trains this run')
     assert.equal(0, select(2, train 'resume=whole'))
   end)
 
@@ -163,7 +142,7 @@ describe('a run', function()
     local out
     out, status = train('resume=full', "trap '' XFSZ; ulimit -f 100;")
     assert.equal(1, status)
-    assert_says(out, 'tycho: full/checkpoint.safetensors: cannot write: File too large', 'the state after step 3 is kept; go on from there with: ')
+    says(out, 'tycho: full/checkpoint.safetensors: cannot write: File too large', 'the state after step 3 is kept; go on from there with: ')
     assert(read(folder .. '/full/checkpoint.safetensors') == before)
     out, status = train 'resume=full'
     assert(status == 0, out)
@@ -173,7 +152,7 @@ describe('a run', function()
   it('stops when the loss is no number, and keeps the state before', function()
     local out, status = train 'run_dir=nan learning_rate=1e30'
     assert.equal(1, status)
-    assert_says(out, 'tycho: the loss or a weight is not a finite number after step 3', 'the state after step 2 is kept')
+    says(out, 'tycho: the loss or a weight is not a finite number after step 3', 'the state after step 2 is kept')
     assert(require('tycho.io.safetensors').load(folder .. '/nan/checkpoint.safetensors'))
   end)
 
@@ -181,16 +160,16 @@ describe('a run', function()
     local before = read(folder .. '/whole/checkpoint.safetensors')
     local out, status = train 'resume=whole'
     assert.equal(0, status)
-    assert_says(out, 'whole has done all its 5 epochs; epochs=N goes on for longer')
+    says(out, 'whole has done all its 5 epochs; epochs=N goes on for longer')
     assert(read(folder .. '/whole/checkpoint.safetensors') == before)
     out, status = train 'resume=whole epochs=3'
     assert.equal(1, status)
-    assert_says(out, 'tycho: whole has done 5 epochs already, more than epochs=3')
+    says(out, 'tycho: whole has done 5 epochs already, more than epochs=3')
     os.execute(('cp -r %s/whole %s/longer'):format(folder, folder))
     out, status = train 'resume=longer epochs=6'
     assert.equal(0, status)
-    assert_says(out, 'epochs was 5 and is 6 now', 'longer: step 10 of 12')
-    assert_says(read(folder .. '/longer/config.yml'), 'epochs: 6')
+    says(out, 'epochs was 5 and is 6 now', 'longer: step 10 of 12')
+    says(read(folder .. '/longer/config.yml'), 'epochs: 6')
   end)
 
   it('is refused other settings, other data and other names', function()
@@ -204,24 +183,24 @@ describe('a run', function()
     } do
       local out, status = train(arguments)
       assert.equal(1, status)
-      assert_says(out, text)
+      says(out, text)
     end
     assert.equal(0, select(2, launch(here .. '/experiments/toy3d.lua out=other objects=11 val_objects=3 views=3 size=16 classes=2')))
     local out, status = train 'resume=whole data_dir=other'
     assert.equal(1, status)
-    assert_says(out, 'whole/checkpoint.safetensors was made on data with 10 objects, these have 11')
-    assert_says(read(folder .. '/whole/config.yml'), 'data_dir: ' .. folder .. '/data\n')
+    says(out, 'whole/checkpoint.safetensors was made on data with 10 objects, these have 11')
+    says(read(folder .. '/whole/config.yml'), 'data_dir: ' .. folder .. '/data\n')
   end)
 
   it('holds what made it', function()
     for name, text in pairs { ['arguments.txt'] = 'mask_prob=0.5\n', ['versions.json'] = '"luajit"', ['train.log'] = 'epoch 5/5  loss ',
       ['scripts/experiments/main.lua'] = 'training.run', ['scripts/experiments/contextssl/context_mask.lua'] = 'function M.random_mask',
       ['config.yml'] = 'mask_prob: 0.5\n' } do
-      assert_says(read(folder .. '/whole/' .. name), text)
+      says(read(folder .. '/whole/' .. name), text)
     end
-    assert_says(read(folder .. '/killed/scripts/saboteur.lua'), 'happens')
+    says(read(folder .. '/killed/scripts/saboteur.lua'), 'happens')
     os.execute(('cp -r %s/stopped_step3 %s/edited; echo >>%s/edited/scripts/experiments/contextssl/objective.lua'):format(folder, folder, folder))
-    assert_says(train 'resume=edited', 'experiments/contextssl/objective.lua has another text now')
+    says(train 'resume=edited', 'experiments/contextssl/objective.lua has another text now')
   end)
 
   it('that cannot start leaves nothing behind', function()
@@ -232,6 +211,6 @@ describe('a run', function()
     write(folder .. '/a_file', '')
     local out, status = train 'out=a_file'
     assert.equal(1, status)
-    assert_says(out, 'tycho: cannot make the run directory a_file/')
+    says(out, 'tycho: cannot make the run directory a_file/')
   end)
 end)

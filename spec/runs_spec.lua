@@ -3,25 +3,16 @@ local ffi = require 'ffi'
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
 local run_directory = require 'tycho.train.run'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 local root = lib.root == '.' and lfs.currentdir() or lib.root
 
-local function write(name, text)
-  local file = assert(io.open(folder .. '/' .. name, 'wb'))
-  file:write(text)
-  file:close()
-end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
 local function runs(arguments, out)
-  local pipe = io.popen(('cd %s && %s/tycho runs %s --out %s 2>&1 </dev/null; echo "status $?"'):format(folder, root, arguments, out or 'runs'))
-  local text = pipe:read('*a')
-  pipe:close()
-  return text
-end
-local function assert_says(text, ...)
-  for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q in:\n%s'):format(part, text)) end
+  return ('%sstatus %d\n'):format(shell(('%s/tycho runs %s --out %s'):format(root, arguments, out or 'runs'), folder))
 end
 
 -- A run below FOLDER/runs. losses: one for each epoch.
@@ -46,23 +37,22 @@ describe('./tycho runs', function()
     make('b', { lr = 0.1, seed = 1 }, { 3, 1.5, 0.5 }, 'failed')
     make('c', { lr = 0.01, seed = 0 }, { 9, 8 })
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('ls lists, sorts and chooses', function()
     local out = runs 'ls'
-    assert_says(out, 'run  status    done   loss', 'a    finished     2  2.500', 'b    failed       3  0.500',
+    says(out, 'run  status    done   loss', 'a    finished     2  2.500', 'b    failed       3  0.500',
       'c    killed       2      8', 'status 0')
     assert(runs('ls --sort loss'):match('b .*a .*c '))
     assert(runs('ls --sort loss --max'):match('c .*a .*b '))
     out = runs '"ls" "loss<3" lr=0.1 --csv'
-    assert_says(out, 'run,status,done,loss,tags\n', 'a,finished,2,2.5,\n', 'b,failed,3,0.5,\n')
+    says(out, 'run,status,done,loss,tags\n', 'a,finished,2,2.5,\n', 'b,failed,3,0.5,\n')
     assert(not out:find('c,killed', 1, true))
-    assert_says(runs 'ls status=failed --keys lr --metrics rot_r2,loss --md',
+    says(runs 'ls status=failed --keys lr --metrics rot_r2,loss --md',
       '| run | status | done | lr | rot_r2 | loss | tags |', '| b | failed | 3 | 0.1 |')
-    assert_says(runs 'ls los=3', "no run has a metric or setting 'los'; did you mean 'loss'?", 'status 1')
-    assert_says(runs 'ls --srot loss', "unknown option '--srot'; did you mean '--sort'?", 'status 1')
-    assert_says(runs 'list', 'no command', 'status 1')
-    assert_says(runs('ls', 'nowhere'), 'there is no folder nowhere', 'status 1')
+    says(runs 'ls los=3', "no run has a metric or setting 'los'; did you mean 'loss'?", 'status 1')
+    says(runs 'ls --srot loss', "unknown option '--srot'; did you mean '--sort'?", 'status 1')
+    says(runs 'list', 'no command', 'status 1')
+    says(runs('ls', 'nowhere'), 'there is no folder nowhere', 'status 1')
   end)
 
   it('best puts the lowest loss and the highest R2 first', function()
@@ -73,53 +63,53 @@ describe('./tycho runs', function()
   end)
 
   it('show and diff say what is in the files', function()
-    assert_says(runs 'show b', 'failed, 3 epochs', 'ended by: why it ended', '\nloss       0.500\n', '\nlr      0.1\n')
+    says(runs 'show b', 'failed, 3 epochs', 'ended by: why it ended', '\nloss       0.500\n', '\nlr      0.1\n')
     local out = runs 'diff a c --csv'
-    assert_says(out, 'name,a,c\nlr,0.1,0.01\n', 'name,a,c,change\nloss,2.5,8,5.5\n')
+    says(out, 'name,a,c\nlr,0.1,0.01\n', 'name,a,c,change\nloss,2.5,8,5.5\n')
     assert(not out:find('seed', 1, true) and not out:find('rot_r2', 1, true))
-    assert_says(runs 'diff a', 'name two runs', 'status 1')
-    assert_says(runs 'show d', "no run 'd'", 'status 1')
+    says(runs 'diff a', 'name two runs', 'status 1')
+    says(runs 'show d', "no run 'd'", 'status 1')
   end)
 
   it('table has means and deviations over runs that differ in their seed alone', function()
     -- a, b: 2.5 and 0.5: mean 1.5, deviation sqrt(2).
-    assert_says(runs 'table --csv', 'lr,runs,loss,loss_std,loss_n\n0.1,2,1.5,1.4142135623731,2\n0.01,1,8,,1\n')
-    assert_says(runs 'table --latex --group seed', '\\begin{tabular}{rrr}', '0 & $2$ & $5.250 \\pm 3.889$')
+    says(runs 'table --csv', 'lr,runs,loss,loss_std,loss_n\n0.1,2,1.5,1.4142135623731,2\n0.01,1,8,,1\n')
+    says(runs 'table --latex --group seed', '\\begin{tabular}{rrr}', '0 & $2$ & $5.250 \\pm 3.889$')
   end)
 
   it('plot draws over epochs, and says when there is nothing to draw', function()
-    assert_says(runs 'plot loss a b --file loss.svg', 'loss.svg\n', 'status 0')
+    says(runs 'plot loss a b --file loss.svg', 'loss.svg\n', 'status 0')
     local svg = assert(io.open(folder .. '/loss.svg')):read('*a')
-    assert_says(svg, '>a</text>', '>b</text>', '>epoch</text>')
+    says(svg, '>a</text>', '>b</text>', '>epoch</text>')
     local drawn = runs 'plot loss a b'
-    assert_says(drawn, '\226\160\146 a\n', '\226\160\146 b\n', 'epoch', 'status 0')
+    says(drawn, '\226\160\146 a\n', '\226\160\146 b\n', 'epoch', 'status 0')
     make('n', { lr = 1 }, { 0 / 0, 0 / 0 })
-    assert_says(runs 'plot loss n', "n: 'loss' is never a finite number", 'status 1')
+    says(runs 'plot loss n', "n: 'loss' is never a finite number", 'status 1')
     make('e', { lr = 1 }, {})
-    assert_says(runs 'plot loss e', "no run has a metric or setting 'loss'", 'status 1')
+    says(runs 'plot loss e', "no run has a metric or setting 'loss'", 'status 1')
   end)
 
   it('tag marks runs, and takes marks away', function()
-    assert_says(runs 'tag', 'runs tag: name a run, and tags for it', 'status 1')
-    assert_says(runs 'tag a good paper', 'a: good paper')
-    assert_says(runs 'ls --tag good --csv', 'a,finished,2,2.5,good paper\n')
+    says(runs 'tag', 'runs tag: name a run, and tags for it', 'status 1')
+    says(runs 'tag a good paper', 'a: good paper')
+    says(runs 'ls --tag good --csv', 'a,finished,2,2.5,good paper\n')
     assert(not runs('ls --tag good'):find('\nb '))
-    assert_says(runs 'tag a good --remove', 'a: paper')
-    assert_says(runs 'ls --tag good', 'no runs')
+    says(runs 'tag a good --remove', 'a: paper')
+    says(runs 'ls --tag good', 'no runs')
   end)
 
   it('rm asks, refuses a run in use, and removes nothing else', function()
-    assert_says(runs 'rm a', 'remove 1 run? [y/N]', 'nothing was removed', 'status 1')
+    says(runs 'rm a', 'remove 1 run? [y/N]', 'nothing was removed', 'status 1')
     local run = run_directory.open(folder .. '/runs/b')
     run:take()
-    assert_says(runs 'rm a b --yes', 'b is in use', 'status 1')
-    assert_says(runs 'ls status=running --csv', 'b,running,')
+    says(runs 'rm a b --yes', 'b is in use', 'status 1')
+    says(runs 'ls status=running --csv', 'b,running,')
     run:release()
-    assert_says(runs 'rm a b --yes', 'status 0')
+    says(runs 'rm a b --yes', 'status 0')
     assert.is_nil(lfs.attributes(folder .. '/runs/a'))
-    assert_says(runs 'ls', 'c    killed')
+    says(runs 'ls', 'c    killed')
     lfs.mkdir(folder .. '/precious')
-    assert_says(runs 'rm ../precious --yes', "no run '../precious'", 'status 1')
+    says(runs 'rm ../precious --yes', "no run '../precious'", 'status 1')
     assert(lfs.attributes(folder .. '/precious'))
   end)
 
@@ -137,24 +127,24 @@ describe('./tycho runs', function()
     write('runs/.runs_index', 'not an index')
     for _ = 1, 2 do
       local out = runs 'ls'
-      assert_says(out, '1 of 2 lines cannot be read, the first is line 2', 'config.yml', 'status.json cannot be read',
+      says(out, '1 of 2 lines cannot be read, the first is line 2', 'config.yml', 'status.json cannot be read',
         '20260101_000000_lost_12ab', 'there is no config.yml', 'folder/inner/run', '\na ', 'status 0')
     end
-    assert_says(runs 'show broken_yaml', 'problem: config.yml is not valid YAML')
-    assert_says(runs 'rm 20260101_000000_lost_12ab --yes', 'status 0')
+    says(runs 'show broken_yaml', 'problem: config.yml is not valid YAML')
+    says(runs 'rm 20260101_000000_lost_12ab --yes', 'status 0')
   end)
 
   it('sees a run that has changed since it was last listed', function()
     runs 'ls'
     make('a', { lr = 0.1, seed = 0 }, { 3, 2.5, 1.25 }, 'finished')
-    assert_says(runs 'ls', 'a    finished     3  1.250')
+    says(runs 'ls', 'a    finished     3  1.250')
   end)
 
   it('finds metrics that early rows alone have, and lines that are damaged, where there is a table beside them', function()
     make('d', { lr = 0.1 }, { 3, 2, 1 }, 'finished')
     write('runs/d/metrics.jsonl', '{"epoch":1,"loss":3,"early":7.5}\n{"epoch":2,"lo\n{"epoch":3,"loss":1}\n{"epoch":4,"loss":0.5}\n')
     write('runs/d/metrics.csv', 'epoch,early,loss\n1,7.5,3\n')
-    assert_says(runs 'show d', 'finished, 3 epochs', 'metrics.jsonl: 1 of 4 lines cannot be read, the first is line 2', '\nearly  7.500\n',
+    says(runs 'show d', 'finished, 3 epochs', 'metrics.jsonl: 1 of 4 lines cannot be read, the first is line 2', '\nearly  7.500\n',
       '\nloss   0.500\n')
   end)
 

@@ -1,15 +1,7 @@
 -- The settings of the experiments: the published commands as printed, the reference's file unchanged, a sentence for every value that cannot work.
-local lfs = require 'lfs'
 local settings = require 'experiments.contextssl.settings'
-
-local here = lfs.currentdir()
-
-local function shell(command)
-  local pipe = io.popen(command)
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
 local function load(...)
   local arguments = { ... }
@@ -35,7 +27,7 @@ CUDA_VISIBLE_DEVICES=3 ./tycho experiments/main.lua \
     mask_prob=0.9 \
     weight_decay=1e-3]]
   it('sets what it says', function()
-    local out = shell(('cd %s && %s --cfg job 2>&1'):format(here, published))
+    local out = shell(published .. ' --cfg job')
     for _, line in ipairs { 'backbone: resnet18', 'epochs: 1000', 'n_layer: 3', 'block_size: 128', 'log_interval: 5', 'projection_dim: 512',
       'learning_rate: 5e-05', 'temperature: 0.1', 'weight_equiv_loss: 5', 'env_ratio: [0.5, 0.5, 0]', 'eval_normalize: true', 'random_mask: true',
       'mask_prob: 0.9', 'weight_decay: 0.001', 'seed: 42', 'n_embd: 2048', 'n_head: 4', 'batch_size: 512', 'warmup_epochs: 10' } do
@@ -44,21 +36,19 @@ CUDA_VISIBLE_DEVICES=3 ./tycho experiments/main.lua \
     assert.falsy(out:find('tycho:', 1, true), out)
   end)
   it('asks for the data', function()
-    local out = shell(('cd %s && %s 2>&1'):format(here, published))
+    local out = shell(published)
     assert.truthy(out:match('^tycho: data_dir is not set %(<PATH_TO_DATA> from experiments/config.yml:%d+%): write data_dir=PATH'), out)
   end)
   it('survives a blank behind a backslash, and says what the shell did', function()
-    local out = shell(('cd %s && (./tycho experiments/main.lua epochs=7 \\ \nmask_prob=0.3) 2>&1'):format(here))
+    local out = shell './tycho experiments/main.lua epochs=7 \\ \nmask_prob=0.3'
     assert.truthy(out:find('the shell ends the command, and the lines below it do not arrive here', 1, true), out)
   end)
 end)
 
 describe('a configuration file of the reference', function()
-  local path = os.tmpname() .. '.yml'
-  teardown(function() os.remove(path) end)
+  local path = files.folder() .. '/config.yml'
   it('works over ours unchanged', function()
-    local file = assert(io.open(path, 'w'))
-    file:write [[
+    files.write(path, [[
 hydra:
   job_logging:
     root:
@@ -80,11 +70,10 @@ weight_equiv_loss: 1
 load_online_linear_probe: online_linear_probe_resnet18_epoch1000.pt
 env_ratio: [0.5, 0.5, 0.0]
 mask_prob: 0.15
-]]
-    file:close()
-    local out = shell(('cd %s && ./tycho experiments/main.lua --config-name %s mask_prob=0.9 --cfg job 2>&1'):format(here, path))
+]])
+    local out = shell(('./tycho experiments/main.lua --config-name %s mask_prob=0.9 --cfg job'):format(path))
     assert.truthy(out:find('mask_prob: 0.9\n', 1, true) and out:find('epochs: 10\n', 1, true) and out:find('batch_size: 512\n', 1, true), out)
-    out = shell(('cd %s && ./tycho experiments/main.lua -cn %s mask_prob=0.9 method=x 2>&1'):format(here, path))
+    out = shell(('./tycho experiments/main.lua -cn %s mask_prob=0.9 method=x'):format(path))
     assert.truthy(out:find('tycho: no effect: hydra, wandb.project, moving_average_decay, method (--help says why)\n', 1, true), out)
   end)
 end)

@@ -2,15 +2,14 @@
 local tycho = require 'tycho'
 local plot = tycho.plot
 local image = require 'tycho.io.image'
+local failure = require 'spec.failure'
+local files = require 'spec.files'
 local pty = require 'spec.pty'
+local shell = require 'spec.shell'
 
 local root = require 'lfs'.currentdir()
+local folder = files.folder()
 
-local function failure(fn, ...)
-  local ok, message = pcall(fn, ...)
-  assert.is_false(ok)
-  return message
-end
 local function lines_of(text)
   local out = {}
   for line in (text .. '\n'):gmatch('([^\n]*)\n') do out[#out + 1] = line end
@@ -116,7 +115,7 @@ describe('an image', function()
     assert.equal(10, #lines_of(plot.imshow(tycho.ones { 200, 200 }):text { columns = 20, colors = false })) -- shrunk to fit
   end)
   it('and a grid of images become files', function()
-    local base = os.tmpname()
+    local base = folder .. '/figure'
     local channels_first = tycho.tensor { { { 0, 1 } }, { { 0, 0 } }, { { 0, 0.5 } } } -- (3,1,2)
     plot.imshow(channels_first):png(base .. '.png', 3)
     local back = image.load(base .. '.png')
@@ -126,16 +125,12 @@ describe('an image', function()
     local grid = plot.grid({ tycho.zeros({ 4, 5 }, 'u8'), tycho.zeros({ 4, 5 }, 'u8'), tycho.zeros({ 4, 5 }, 'u8') }, 2)
     assert.same({ 10, 12, 3 }, grid.pixels.shape)
     grid:svg(base .. '.svg', 2)
-    local file = io.open(base .. '.svg')
-    local svg = file:read('*a')
-    file:close()
+    local svg = files.read(base .. '.svg')
     assert.truthy(svg:find('width="24" height="20"', 1, true))
     -- the PNG inside is whole
     local data = svg:match('base64,([%w+/=]+)')
-    local pipe = io.popen(('echo %s | base64 -d > %s.png'):format(data, base))
-    pipe:close()
+    shell(('echo %s | base64 -d > %s.png'):format(data, base))
     assert.same({ 10, 12 }, { image.size(base .. '.png') })
-    for _, ending in ipairs { '', '.png', '.svg' } do os.remove(base .. ending) end
   end)
 end)
 

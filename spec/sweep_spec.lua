@@ -5,32 +5,15 @@ local tycho = require 'tycho'
 local plan = require 'tycho.sweep.plan'
 local sweep = require 'tycho.sweep'
 local values = require 'tycho.sweep.values'
+local files = require 'spec.files'
+local says = require 'spec.says'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 
-local function write(name, text)
-  local file = assert(io.open(folder .. '/' .. name, 'w'))
-  file:write(text)
-  file:close()
-  return folder .. '/' .. name
-end
-local function read(name)
-  local file = assert(io.open(folder .. '/' .. name))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function shell(command)
-  local pipe = io.popen(('cd %s && %s 2>&1; echo "status $?"'):format(tycho.lib.root, command))
-  local out = pipe:read('*a')
-  pipe:close()
-  return out
-end
-local function assert_says(text, ...)
-  for _, part in ipairs { ... } do assert(text:find(part, 1, true), ('expected %q in:\n%s'):format(part, text)) end
-end
+local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local function read(name) return files.read(folder .. '/' .. name) end
+local function launched(line) return ('%sstatus %d\n'):format(shell(line)) end
 -- Runs a sweep from Lua; returns it and what it said.
 local function run(options)
   local stderr, path = io.stderr, folder .. '/stderr'
@@ -144,7 +127,6 @@ describe('the jobs of a sweep', function()
 end)
 
 describe('a sweep', function()
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('runs every job, and its table has means and standard deviations', function()
     local result = run { script = script, vary = { x = { 1, 2 } }, seeds = 3, sweep_dir = folder .. '/plain' }
@@ -154,20 +136,20 @@ describe('a sweep', function()
     assert.equal('x  runs          value\n1     3  2.000 ± 1.000\n2     3  3.000 ± 1.000\n', read 'plain/table.txt')
     assert.equal('x,runs,value,value_std,value_n\n1,3,2,1,3\n2,3,3,1,3\n', read 'plain/table.csv')
     assert.equal('| x | runs | value |\n| ---: | ---: | ---: |\n| 1 | 3 | 2.000 ± 1.000 |\n| 2 | 3 | 3.000 ± 1.000 |\n', read 'plain/table.md')
-    assert_says(read 'plain/table.tex', '\\begin{tabular}{rrr}', '2 & $3$ & $3.000 \\pm 1.000$ \\\\', '\\end{tabular}')
-    assert_says(read 'plain/jobs.csv', 'job,status,x,seed,epoch,value\n', 'x=2_seed=1,finished,2,1,1,3\n')
+    says(read 'plain/table.tex', '\\begin{tabular}{rrr}', '2 & $3$ & $3.000 \\pm 1.000$ \\\\', '\\end{tabular}')
+    says(read 'plain/jobs.csv', 'job,status,x,seed,epoch,value\n', 'x=2_seed=1,finished,2,1,1,3\n')
   end)
 
   it('goes on after a job that dies, says how, and runs only what is not finished when it is called again', function()
     local options = { script = script, vary = { x = { 1, 8, 9, 2 } }, seeds = 1, jobs = 1, sweep_dir = folder .. '/failing' }
     local result, said = run(options)
     assert.is_false(result.is_complete)
-    assert_says(said, 'x=8 seed=0: failed after', '(signal 9)', 'x=9 seed=0: failed after', '(exit status 1)', '    about to fail', 'x is nine',
+    says(said, 'x=8 seed=0: failed after', '(signal 9)', 'x=9 seed=0: failed after', '(exit status 1)', '    about to fail', 'x is nine',
       '[4/4] x=2 seed=0: finished')
     assert.equal(2, #result.table.rows)
     os.execute(('sed -i "s/== .9./== 99/" %s'):format(script))
     result, said = run(options)
-    assert_says(said, '4 jobs, 2 of them finished before', 'x=9 seed=0: finished')
+    says(said, '4 jobs, 2 of them finished before', 'x=9 seed=0: finished')
     assert(not said:find('x=1 seed=0', 1, true))
     assert.equal(3, #result.table.rows)
     options.fail_fast, options.sweep_dir = true, folder .. '/fast'
@@ -180,7 +162,7 @@ describe('a sweep', function()
     local function check(arguments) if arguments[1] == 'x=3' then error('x must not be 3', 0) end end
     local ok, message = pcall(run, { script = script, vary = { x = { 1, 3 } }, sweep_dir = folder .. '/refused', check = check })
     assert(not ok)
-    assert_says(message, 'job x=3: x must not be 3; no job was started')
+    says(message, 'job x=3: x must not be 3; no job was started')
     assert.is_nil(lfs.attributes(folder .. '/refused'))
     run { script = script, vary = { x = { 1, 2 } }, seeds = 1, sweep_dir = folder .. '/taken' }
     assert.error_matches(function() run { script = 'other.lua', vary = { x = { 1 } }, sweep_dir = folder .. '/taken' } end, 'holds a sweep of')
@@ -223,33 +205,31 @@ end)
 
 describe('./tycho -m', function()
   setup(function()
-    lfs.mkdir(folder)
     shell(('./tycho experiments/toy3d.lua out=%s/toy objects=8 val_objects=4 views=3 size=16 classes=2 workers=1'):format(folder))
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('refuses unknown keys, bad values, bad ranges and absent data before any job starts', function()
-    local function sweeps(text) return shell(('./tycho -m experiments/main.lua %s sweep_dir=%s/none epochs=1 %s'):format(tiny, folder, text)) end
-    assert_says(sweeps 'mask_prb=0,1', "job mask_prb=0: unknown key 'mask_prb'; did you mean 'mask_prob'", 'no job was started', 'status 1')
-    assert_says(sweeps 'mask_prob=0,2', 'job mask_prob=2: mask_prob must be a number from 0 to 1, got 2', 'status 1')
-    assert_says(sweeps 'mask_prob=0:1:-1', 'a bad range', 'status 1')
-    assert_says(sweeps 'data_dir=/nowhere,/none', 'job data_dir=/nowhere: data_dir=/nowhere: there is no such file', 'status 1')
+    local function sweeps(text) return launched(('./tycho -m experiments/main.lua %s sweep_dir=%s/none epochs=1 %s'):format(tiny, folder, text)) end
+    says(sweeps 'mask_prb=0,1', "job mask_prb=0: unknown key 'mask_prb'; did you mean 'mask_prob'", 'no job was started', 'status 1')
+    says(sweeps 'mask_prob=0,2', 'job mask_prob=2: mask_prob must be a number from 0 to 1, got 2', 'status 1')
+    says(sweeps 'mask_prob=0:1:-1', 'a bad range', 'status 1')
+    says(sweeps 'data_dir=/nowhere,/none', 'job data_dir=/nowhere: data_dir=/nowhere: there is no such file', 'status 1')
     assert.is_nil(lfs.attributes(folder .. '/none'))
   end)
 
   it('shows what it would do', function()
-    local out = shell(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 seeds=2 --dry-run'):format(tiny))
-    assert_says(out, 'mask_prob=0.5 seed=1', '4 jobs', 'nothing was started', 'status 0')
+    local out = launched(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 seeds=2 --dry-run'):format(tiny))
+    says(out, 'mask_prob=0.5 seed=1', '4 jobs', 'nothing was started', 'status 0')
     assert.is_nil(lfs.attributes(folder .. '/runs'))
     out = shell(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 threads=1 --dry-run'):format(tiny))
-    assert_says(out, ('%d at a time with'):format(math.min(2, tycho.threads())))
+    says(out, ('%d at a time with'):format(math.min(2, tycho.threads())))
   end)
 
   it('says when its own list of jobs is damaged', function()
     lfs.mkdir(folder .. '/damaged')
     for _, text in ipairs { '{"script":', '[]', '{"script":"experiments/main.lua"}' } do
       write('damaged/jobs.json', text)
-      assert_says(shell(('./tycho -m experiments/main.lua %s mask_prob=0,0.5 sweep_dir=%s/damaged'):format(tiny, folder)),
+      says(launched(('./tycho -m experiments/main.lua %s mask_prob=0,0.5 sweep_dir=%s/damaged'):format(tiny, folder)),
         'jobs.json is damaged; remove it', 'status 1')
     end
   end)
@@ -260,14 +240,14 @@ describe('./tycho -m', function()
     -- Stopped when both jobs have logged their first epoch, however slow the machine is.
     local out = shell(('{ %s 2>&1 & } ; for i in $(seq 1000); do [ -s %s/stopped/seed=0/metrics.jsonl ] && [ -s %s/stopped/seed=1/metrics.jsonl ] '
       .. '&& break; sleep 0.05; done; kill -TERM $!; wait $!'):format(command:format(tiny, folder, 'stopped'), folder, folder))
-    assert_says(out, 'stopping: 2 running jobs save their state', 'seed=0: stopped', 'the same command with sweep_dir=', 'goes on')
-    assert_says(read 'stopped/seed=0/status.json', '"stopped"')
-    local whole = shell(command:format(tiny, folder, 'whole'))
-    assert_says(whole, 'runs', 'status 0')
-    out = shell(command:format(tiny, folder, 'stopped'))
-    assert_says(out, '0 of them finished before', 'status 0')
+    says(out, 'stopping: 2 running jobs save their state', 'seed=0: stopped', 'the same command with sweep_dir=', 'goes on')
+    says(read 'stopped/seed=0/status.json', '"stopped"')
+    local whole = launched(command:format(tiny, folder, 'whole'))
+    says(whole, 'runs', 'status 0')
+    out = launched(command:format(tiny, folder, 'stopped'))
+    says(out, '0 of them finished before', 'status 0')
     assert.equal(read 'whole/table.csv', read 'stopped/table.csv')
     assert.equal(read 'whole/seed=1/metrics.jsonl', read 'stopped/seed=1/metrics.jsonl')
-    assert_says(read 'whole/seed=1/status.json', '"finished"')
+    says(read 'whole/seed=1/status.json', '"finished"')
   end)
 end)

@@ -1,25 +1,13 @@
 -- TensorBoard's event files, read back by a parser that shares nothing with the writer, and by TensorBoard itself where it is installed.
 local ffi = require 'ffi'
 local bit = require 'bit'
-local lfs = require 'lfs'
 local run_directory = require 'tycho.train.run'
 local tfevents = require 'tycho.io.tfevents'
+local files = require 'spec.files'
+local shell = require 'spec.shell'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
-
-local function read(path)
-  local file = assert(io.open(path, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  return text
-end
-local function write(path, text)
-  local file = assert(io.open(path, 'wb'))
-  file:write(text)
-  file:close()
-end
+local folder = files.folder()
+local read, write = files.read, files.write
 
 -- Bit by bit, highest power first: another road to the same remainder.
 local function crc32c(text)
@@ -101,7 +89,6 @@ local function events(text)
 end
 
 describe('event files', function()
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('have Castagnoli\'s checksum', function()
     assert.equal(0xe3069283, tfevents.crc32c '123456789')
@@ -155,8 +142,6 @@ events = EventAccumulator(sys.argv[1])
 events.Reload()
 print(' '.join('%d:%g' % (s.step, s.value) for s in events.Scalars('loss')))
 ]])
-    local pipe = io.popen(('python3 %s/read.py %s 2>/dev/null'):format(folder, run.path))
-    assert.equal('10:0.25 20:0.5 30:9\n', pipe:read('*a'))
-    pipe:close()
+    assert.equal('10:0.25 20:0.5 30:9\n', (shell(('python3 %s/read.py %s 2>/dev/null'):format(folder, run.path))))
   end)
 end)

@@ -1,27 +1,18 @@
 -- The experiment on a very small rendered data set: it learns, repeats, resumes and keeps its memory.
 local tycho = require 'tycho'
-local lfs = require 'lfs'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
 local monitor = require 'experiments.contextssl.monitor'
+local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
+local small_training = require 'spec.small_training'
 
-local folder = os.tmpname()
-os.remove(folder)
-lfs.mkdir(folder)
+local folder = files.folder()
 
 local function settings(changes)
-  local config = {
-    backbone = 'resnet18', width = 4, projection_dim = 32, n_embd = 16, n_layer = 1, n_head = 2, block_size = 8, init_std = 0.1,
-    aug_init_gain = 1, is_invariant = false, batch_size = 8, epochs = 3, warmup_epochs = 1, learning_rate = 0.032, weight_decay = 1e-3,
-    temperature = 0.1, weight_equiv_loss = 5, env_ratio = { 0.5, 0.5, 0 }, random_mask = true, mask_prob = 0.5, nt_xent_clamp = true,
-    log_interval = 100, save_interval = 1, checkpoint_minutes = 5, seed = 3, context_seed = 0, cache_type = 'train', eval_normalize = true,
-    out = folder .. '/runs',
-  }
-  for key, value in pairs(changes or {}) do config[key] = value end
-  return config
+  return small_training.settings(folder, { width = 4, projection_dim = 32, n_embd = 16, block_size = 8, batch_size = 8, epochs = 3 }, changes)
 end
 
 local function open(split, where)
@@ -44,7 +35,6 @@ describe('training', function()
   setup(function()
     quietly(toy3d.render, { out = folder .. '/toy3d', objects = 20, val_objects = 6, views = 4, size = 24, classes = 4, seed = 1 })
   end)
-  teardown(function() os.execute('rm -rf ' .. folder) end)
 
   it('repeats bit for bit from its seed, and differs for another', function()
     local first, second, other = run(), run(), run { seed = 4 }
