@@ -158,7 +158,7 @@ template <class T, int N> struct gradient {
 };
 
 /* passed [opt] = d, what passed the ReLU; parts[block][channel] = sum of d, and of d * (x - mean). */
-template <class T, int N> __global__ void k_gradients(float2 *parts, T *passed, sources<T> s, rows m) {
+template <class T, int N> __global__ __launch_bounds__(THREADS, 2) void k_gradients(float2 *parts, T *passed, sources<T> s, rows m) {
   walk w = walk_of<N>(m);
   gradient<T, N> g(s, w);
   real sum[N] = {}, product[N] = {};
@@ -195,7 +195,7 @@ __global__ void k_slopes(slopes out, real *dweight, real *dbias, const float2 *p
   out.slope[c] = (real)(scale * s * s * product * share);
 }
 
-template <class T, int N> __global__ void k_input_gradients(T *dx, sources<T> s, slopes of, rows m) {
+template <class T, int N> __global__ __launch_bounds__(THREADS, 2) void k_input_gradients(T *dx, sources<T> s, slopes of, rows m) {
   walk w = walk_of<N>(m);
   gradient<T, N> g(s, w);
   real shift[N], slope[N];

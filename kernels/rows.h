@@ -45,15 +45,18 @@ static __device__ inline real rows_from(int64_t first, int64_t end) {
   return first < end ? (real)(((unsigned)(end - first) + blockDim.y - 1) / blockDim.y) : 0;
 }
 
-/* work(i, read(i)) for the elements i at which this thread's packets begin. At the end a packet may be read again instead of one that is not there. */
+/* work(i, read(i)) for the elements i at which this thread's packets begin. At the end a packet may be read again instead of one that is not there.
+ * Rows within the block, and channels, are counted in 32 bits, which leaves registers to the packets. */
 template <class Read, class Work> static __device__ inline void for_rows(const rows &m, walk w, Read read, Work work) {
-  for (int64_t r = w.first; r < w.end; r += AHEAD * blockDim.y) {
-    decltype(read(r)) in[AHEAD];
+  const int64_t start = w.first * m.channels + w.channel;
+  const int count = w.first < w.end ? (int)(w.end - w.first) : 0, step = (int)blockDim.y, channels = (int)m.channels;
+  for (int r = 0; r < count; r += AHEAD * step) {
+    decltype(read(start)) in[AHEAD];
 #pragma unroll
-    for (int k = 0; k < AHEAD; k++) in[k] = read((r + k * blockDim.y < w.end ? r + k * blockDim.y : r) * m.channels + w.channel);
+    for (int k = 0; k < AHEAD; k++) in[k] = read(start + (int64_t)(r + k * step < count ? r + k * step : r) * channels);
 #pragma unroll
     for (int k = 0; k < AHEAD; k++)
-      if (r + k * blockDim.y < w.end) work((r + k * blockDim.y) * m.channels + w.channel, in[k]);
+      if (r + k * step < count) work(start + (int64_t)(r + k * step) * channels, in[k]);
   }
 }
 
