@@ -18,7 +18,7 @@ int blas_open(void) {
   TY_TRY(check("open", cublasSetStream(handle, device_stream())));
   TY_TRY(check("open", cublasSetMathMode(handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)));
   void *workspace = ty_alloc(WORKSPACE);
-  if (!workspace) return ty_fail("open: the device has no %d MB for cuBLAS", WORKSPACE >> 20);
+  if (!workspace) return device_full("open", WORKSPACE);
   return check("open", cublasSetWorkspace(handle, workspace, WORKSPACE));
 }
 const char *blas_text(void) {
@@ -27,6 +27,10 @@ const char *blas_text(void) {
   cublasGetProperty(MINOR_VERSION, &minor);
   snprintf(text, sizeof text, "cuBLAS %d.%d", major, minor);
   return text;
+}
+
+static int multiplied(const char *op, cublasStatus_t status) {
+  return status == CUBLAS_STATUS_SUCCESS ? device_launched(op) : ty_fail("%s: cuBLAS failed: %s%s", op, cublasGetStatusString(status), device_hint());
 }
 
 static cublasOperation_t op_of(blas_layout layout) { return layout.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; }
@@ -41,16 +45,16 @@ int blas_multiply(const char *op, blas_types type, int64_t count, int64_t m, int
   const float alpha = 1;
   const cudaDataType_t in = data_of(type.factors), out = data_of(type.result);
   if (count == 1)
-    return check(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c, out,
-                                  (int)lc.ld, compute_of(type), CUBLAS_GEMM_DEFAULT));
-  return check(op, cublasGemmStridedBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, lb.step, a, in,
-                                              (int)la.ld, la.step, &beta, c, out, (int)lc.ld, lc.step, (int)count, compute_of(type),
-                                              CUBLAS_GEMM_DEFAULT));
+    return multiplied(op, cublasGemmEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c,
+                                       out, (int)lc.ld, compute_of(type), CUBLAS_GEMM_DEFAULT));
+  return multiplied(op, cublasGemmStridedBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, lb.step, a, in,
+                                                   (int)la.ld, la.step, &beta, c, out, (int)lc.ld, lc.step, (int)count, compute_of(type),
+                                                   CUBLAS_GEMM_DEFAULT));
 }
 int blas_multiply_all(const char *op, blas_types type, int64_t count, int64_t m, int64_t n, int64_t k, const void *const *a, blas_layout la,
                       const void *const *b, blas_layout lb, float beta, void *const *c, blas_layout lc) {
   const float alpha = 1;
   const cudaDataType_t in = data_of(type.factors), out = data_of(type.result);
-  return check(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta, c,
-                                       out, (int)lc.ld, (int)count, compute_of(type), CUBLAS_GEMM_DEFAULT));
+  return multiplied(op, cublasGemmBatchedEx(handle, op_of(lb), op_of(la), (int)n, (int)m, (int)k, &alpha, b, in, (int)lb.ld, a, in, (int)la.ld, &beta,
+                                            c, out, (int)lc.ld, (int)count, compute_of(type), CUBLAS_GEMM_DEFAULT));
 }

@@ -17,11 +17,14 @@ bool device_tf32(void) { return tf32; }
 void ty_set_tf32(int on) { tf32 = on != 0; }
 
 /* Work is queued, and what fails in it is told to who asks next. */
+const char *device_hint(void) {
+  return waits_for_each ? "" : "; earlier work may be at fault: run it again with TYCHO_SYNC=1 to see which";
+}
+
 int device_check(const char *op, cudaError_t error) {
   if (error == cudaSuccess) return 0;
-  bool is_known = waits_for_each || error == cudaErrorMemoryAllocation;
-  return ty_fail("%s: the device failed: %s%s", op, cudaGetErrorString(error),
-                 is_known ? "" : "; earlier work may be at fault: run it again with TYCHO_SYNC=1 to see which");
+  cudaGetLastError(); /* the same error, which would be told to the next op too */
+  return ty_fail("%s: the device failed: %s%s", op, cudaGetErrorString(error), error == cudaErrorMemoryAllocation ? "" : device_hint());
 }
 
 int device_launched(const char *op) {

@@ -24,9 +24,12 @@ extern "C" {
 /* ---- launching: everything runs in order on one stream ---- */
 
 cudaStream_t device_stream(void);
-/* 1 with a sentence when the last launch failed; TYCHO_SYNC=1 waits for each. */
+/* After each launch and each call of a library: 1 with a sentence when it failed; TYCHO_SYNC=1 waits for its work. */
 int device_launched(const char *op);
 int device_check(const char *op, cudaError_t error); /* 1 with a sentence for an error */
+const char *device_hint(void); /* the end of a sentence about a failure that earlier work may have caused */
+/* 1 with a sentence where ty_alloc has no bytes: an earlier failure is one reason. */
+int device_full(const char *op, int64_t bytes);
 
 /* Whether work is recorded for a graph and not done. */
 bool device_is_capturing(void);
@@ -95,7 +98,7 @@ template <class T> struct scratch {
   int64_t bytes;
   explicit scratch(int64_t count) : data((T *)ty_alloc(count * (int64_t)sizeof(T))), bytes(count * (int64_t)sizeof(T)) {}
   ~scratch() { ty_free(data, bytes); }
-  int missing(const char *op) const { return data ? 0 : ty_fail("%s: out of memory for %lld bytes of scratch", op, (long long)bytes); }
+  int missing(const char *op) const { return data ? 0 : device_full(op, bytes); }
   scratch(const scratch &) = delete;
   void operator=(const scratch &) = delete;
 };

@@ -222,7 +222,9 @@ static int run(kind of, const conv_shape *s, int dtype, const void *x, const voi
   pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, data);
   pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace.data);
   TY_TRY(check("conv2d", pack.finish()));
-  return check("conv2d", cudnnBackendExecute(handle, p->execution, pack.d));
+  cudnnStatus_t status = cudnnBackendExecute(handle, p->execution, pack.d);
+  return status == CUDNN_STATUS_SUCCESS ? device_launched("conv2d")
+                                        : ty_fail("conv2d: cuDNN failed: %s%s", cudnnGetErrorString(status), device_hint());
 }
 int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const void *w) { return run(FORWARD, s, dtype, x, w, y); }
 int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w) { return run(BACK_INPUT, s, dtype, dx, w, dy); }

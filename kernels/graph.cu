@@ -50,7 +50,6 @@ int ty_capture_end(ty_graph **graph) {
   int failed = device_check("capture", cudaStreamEndCapture(device_stream(), &recorded));
   if (!failed && graph) failed = device_check("capture", cudaGraphInstantiate(&own->executable, recorded, 0));
   if (recorded) cudaGraphDestroy(recorded);
-  cudaGetLastError(); /* told already */
   if (failed || !graph) destroy(own);
   else *graph = own;
   for (ty_graph *other : unwanted) destroy(other);

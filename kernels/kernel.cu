@@ -23,19 +23,16 @@ int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const 
 int ty_architecture(void) { return 0; }
 #else
 
-static int check(const char *name, cudaError_t error) {
-  return error == cudaSuccess ? 0 : ty_fail("kernel %s: the device failed: %s", name, cudaGetErrorString(error));
-}
-
 int ty_kernel_load(void **kernel, const char *name, const char *code) {
   cudaLibrary_t library;
-  TY_TRY(check(name, cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0)));
-  return check(name, cudaLibraryGetKernel((cudaKernel_t *)kernel, library, name));
+  TY_TRY(device_check(name, cudaLibraryLoadData(&library, code, NULL, NULL, 0, NULL, NULL, 0)));
+  return device_check(name, cudaLibraryGetKernel((cudaKernel_t *)kernel, library, name));
 }
 
 int ty_kernel_launch(const char *name, void *kernel, const int32_t *grid, const int32_t *block, void **arguments, int) {
-  cudaError_t error = cudaLaunchKernel(kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), arguments, 0, device_stream());
-  return error == cudaSuccess ? device_launched(name) : check(name, error);
+  const dim3 blocks(grid[0], grid[1], grid[2]), threads(block[0], block[1], block[2]);
+  TY_TRY(device_check(name, cudaLaunchKernel(kernel, blocks, threads, arguments, 0, device_stream())));
+  return device_launched(name);
 }
 
 int ty_architecture(void) {

@@ -37,8 +37,10 @@ static piece *grow(int64_t size) {
   int64_t wanted = block_bytes < LEAST ? LEAST : block_bytes < MOST ? block_bytes : MOST;
   if (wanted < size) wanted = size;
   void *block = NULL;
-  while (cudaMalloc(&block, (size_t)wanted) != cudaSuccess) {
-    cudaGetLastError(); /* forgets it: the caller tells */
+  cudaError_t error;
+  while ((error = cudaMalloc(&block, (size_t)wanted)) != cudaSuccess) {
+    if (error != cudaErrorMemoryAllocation) return NULL; /* earlier work failed, which stays to be told */
+    cudaGetLastError();                                  /* forgets it: the caller tells */
     if (wanted == size) return NULL;
     wanted = size;
   }
@@ -133,6 +135,11 @@ void ty_cache_clear(void) {
     delete p;
   }
 }
+int device_full(const char *op, int64_t bytes) {
+  if (!device_is_capturing()) TY_TRY(device_check(op, cudaStreamSynchronize(device_stream())));
+  return ty_fail("%s: out of memory for %lld bytes of its own on the device; use a smaller batch or tycho.scope, or tycho.collect() first where tensors "
+                 "went out of use outside of a scope", op, (long long)bytes);
+}
 void ty_memory(int64_t *live, int64_t *peak, int64_t *cached) {
   *live = live_bytes;
   *peak = peak_bytes;
@@ -143,5 +150,5 @@ int64_t ty_free_bytes(void) {
   int64_t unused = 0;
   for (const piece *p : usual) unused += p->size;
   size_t free_now = 0, total;
-  return cudaMemGetInfo(&free_now, &total) == cudaSuccess ? (int64_t)free_now + unused : 0;
+  return device_check("memory", cudaMemGetInfo(&free_now, &total)) ? 0 : (int64_t)free_now + unused;
 }

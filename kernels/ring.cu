@@ -12,7 +12,7 @@ struct ty_ring {
 static int open_slot(ty_ring *ring, slot *s) {
   TY_TRY(device_check("ring", cudaHostAlloc(&s->host, (size_t)ring->bytes, cudaHostAllocDefault)));
   s->block = ty_alloc(ring->bytes);
-  if (!s->block) return ty_fail("ring: out of memory for %lld bytes on the device", (long long)ring->bytes);
+  if (!s->block) return device_full("ring", ring->bytes);
   TY_TRY(device_check("ring", cudaEventCreateWithFlags(&s->sent, cudaEventDisableTiming)));
   TY_TRY(device_check("ring", cudaEventCreateWithFlags(&s->read, cudaEventDisableTiming)));
   return device_check("ring", cudaEventRecord(s->read, device_stream())); /* by those who had the block before */
@@ -25,7 +25,6 @@ ty_ring *ty_ring_open(int64_t bytes, int slots) {
   int failed = device_check("ring", cudaStreamCreateWithFlags(&ring->copies, cudaStreamNonBlocking));
   for (slot &s : ring->slots) failed = failed || open_slot(ring, &s);
   if (!failed) return ring;
-  cudaGetLastError(); /* told already */
   ty_ring_close(ring);
   return NULL;
 }

@@ -36,7 +36,10 @@ int ty_upload(void *block, const void *host, int64_t bytes) {
     if (!constant) return ty_fail("upload: out of memory for %lld pinned bytes", (long long)bytes);
     return send(block, memcpy(constant, host, (size_t)bytes), bytes);
   }
-  if (bytes > STAGED / 2) return send(block, host, bytes); /* no step's */
+  if (bytes > STAGED / 2) { /* no step's; who called may change its memory at once */
+    TY_TRY(send(block, host, bytes));
+    return device_check("upload", cudaStreamSynchronize(device_stream()));
+  }
   stage *s = take_stage(bytes);
   if (!s) return device_check("upload", cudaGetLastError()) ? 1 : ty_fail("upload: out of memory for %lld pinned bytes", (long long)bytes);
   TY_TRY(send(block, memcpy(s->host, host, (size_t)bytes), bytes));

@@ -182,4 +182,21 @@ describe('memory that ends', function()
     says(second, 'false', 'out of memory on cuda-host: asked for 8.0 MB')
     assert.equal('3', third)
   end)
+
+  it('is not what a failure of earlier work is taken for', function()
+    if host then return pending(host) end
+    write('broken.lua', [[
+      local tycho = require 'tycho'
+      local x = tycho.ones({ 64 }, 'f32', 'cuda-host')
+      local half = tycho.kernel { cuda = '__global__ void half(real *y, const real *x, int64_t n) { if (threadIdx.x < 8) __syncthreads(); }' }
+      half(x)
+      tycho.zeros({ 5000000 }, 'f32', 'cuda-host').storage:free()
+      require('tycho.storage').clear_cache() -- gives a block back, for which the device finishes its work
+      print(pcall(tycho.zeros, { 5000000 }, 'f32', 'cuda-host'))
+      print(tycho.ones({ 3 }, 'f32', 'cuda-host'):sum():item())]])
+    local out = run(('env TYCHO_CACHE=%s/cache %s/tycho broken.lua'):format(folder, root))
+    local first, second = out:match '^(.-)\n(.-)\n$'
+    says(first, 'false', 'wait: the device failed: a barrier or a shuffle was not reached by all threads; earlier work may be at fault')
+    assert.equal('3', second)
+  end)
 end)

@@ -320,6 +320,22 @@ on_each_device('device', function(name)
     assert.equal(before.live, tycho.memory(name).live)
   end)
 
+  it('takes from the host what is copied, whatever becomes of that, and keeps nothing else', function()
+    local y = tycho.zeros({ 4, 6 }, 'f32', name)
+    tycho.collect()
+    local before = tycho.memory(name).registered
+    y:copy_(tycho.full({ 4, 6 }, 2))
+    y:narrow(1, 1, 3):copy_(tycho.ones { 4, 3 })
+    assert.equal(before, tycho.memory(name).registered)
+    assert.equal(36, y:sum():item())
+    for _, bytes in ipairs { 100, 130 * 2 ^ 20 } do -- the larger is not staged
+      local x = tycho.full({ bytes }, 1, 'u8')
+      local sent = x:to(name)
+      x:fill_(2)
+      assert.equal(1, sent:narrow(0, bytes - 1, 1):cpu():item())
+    end
+  end)
+
   it('joins what is freed next to each other, and gives it again', function()
     local library, size = lib.devices[name].float, 1000 * 512
     local function is_next(a, b) return ffi.cast('char *', a) + size == ffi.cast('char *', b) end

@@ -312,6 +312,7 @@ on_each_device('a kernel from CUDA text on', function(name)
     assert_raises(function() none(x) end, 'kernel none: sizes of grid and block must be 1 or more, got 0')
     local vast = tycho.kernel { cuda = '__global__ void vast(real *y, const real *x, int64_t n) {}', grid = { 1, 65536 } }
     assert_raises(function() vast(x) end, 'vast: the device failed: ')
+    assert.equal(x:numel(), tycho.ones(x.shape, 'f32', name):sum():item()) -- told once
     if name == 'cuda' then return end -- where warps may be cut short, for kernels without sums
     local uneven = tycho.kernel { cuda = '__global__ void uneven(real *y, const real *x, int64_t n) {}', block = 20 }
     assert_raises(function() uneven(x) end, 'uneven', 'whole warps')

@@ -49,7 +49,7 @@ end
 
 -- ---- images in a device's memory ----
 
-local ROOM = 10e9 -- bytes of it that a training of the published sizes needs besides
+local ROOM = 14e9 -- bytes of it that a training of the published sizes needs besides
 local CHUNK = 256e6 -- bytes that are copied at once
 
 local function upload(self)

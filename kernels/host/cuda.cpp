@@ -131,10 +131,15 @@ struct host_graph { std::vector<std::function<int()>> work; };
 static host_graph *recording; /* what the usual stream is asked for, while a graph is captured */
 static bool is_spoiled;
 static bool is_captured(cudaStream_t stream) { return recording && !stream; }
+/* What a call returns stays to be asked for; an earlier failure stays before it. */
+static cudaError_t told(cudaError_t error) {
+  if (last_error == cudaSuccess) last_error = error;
+  return last_error;
+}
 /* For what is no work to be repeated: it ends the capture, as in CUDA. */
 static cudaError_t spoil(void) {
   is_spoiled = true;
-  return cudaErrorStreamCaptureUnsupported;
+  return told(cudaErrorStreamCaptureUnsupported);
 }
 
 struct host_stream {
@@ -214,7 +219,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph) {
   if (!is_spoiled) return cudaSuccess;
   delete *graph;
   *graph = NULL;
-  return cudaErrorStreamCaptureUnsupported;
+  return told(cudaErrorStreamCaptureUnsupported);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long) {
   *executable = new host_graph(*graph);
@@ -256,7 +261,8 @@ uint64_t *host_lanes(void) { return lanes + current / WARP * WARP; }
 static size_t held;
 cudaError_t cudaMalloc(void **block, size_t bytes) {
   const char *size = getenv("TYCHO_HOST_MEMORY");
-  if ((size && held + bytes > strtoull(size, NULL, 10)) || posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  if (last_error != cudaSuccess) return last_error;
+  if ((size && held + bytes > strtoull(size, NULL, 10)) || posix_memalign(block, 256, bytes) != 0) return told(cudaErrorMemoryAllocation);
   held += malloc_usable_size(*block);
   if (!is_dry) memset(*block, 0xff, bytes);
   return cudaSuccess;
@@ -279,7 +285,7 @@ static bool is_pinned(const void *at) {
   return next != pinned.begin() && (char *)at < std::prev(next)->first + std::prev(next)->second;
 }
 cudaError_t cudaHostAlloc(void **block, size_t bytes, unsigned) {
-  if (posix_memalign(block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  if (posix_memalign(block, 256, bytes) != 0) return told(cudaErrorMemoryAllocation);
   pinned[(char *)*block] = bytes;
   return cudaSuccess;
 }
@@ -289,23 +295,22 @@ cudaError_t cudaFreeHost(void *block) {
   free(block);
   return cudaSuccess;
 }
-/* The host's pageable memory is done with when the call returns. */
+/* Pageable memory of the host, too, is read or written when its turn comes, as CUDA may do; its copies cannot be captured. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t stream) {
-  bool waits = (kind == cudaMemcpyHostToDevice && !is_pinned(from)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(to));
+  bool is_pageable = (kind == cudaMemcpyHostToDevice && !is_pinned(from)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(to));
   auto copy = [=] {
     memmove(to, from, bytes);
     return 0;
   };
-  if (waits && is_captured(stream)) return spoil();
+  if (is_pageable && is_captured(stream)) return spoil();
   if (stream) stream->later.push_back(copy);
   else host_do(copy);
-  if (waits) do_all(own(stream));
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (is_captured(stream)) return spoil();
   do_all(own(stream));
-  return cudaGetLastError();
+  return last_error;
 }
 cudaError_t cudaGetLastError(void) {
   cudaError_t error = last_error;

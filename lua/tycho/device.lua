@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local lib = require 'tycho.lib'
+local storages = require 'tycho.storage'
 
 local M = {}
 
@@ -130,8 +131,12 @@ function M.set_tf32(name, on)
   if name ~= 'cpu' then library.ty_set_tf32(on and 1 or 0) end
 end
 
--- Bytes that tensors on a device can still take.
-function M.free_bytes(name) return tonumber(M.open(name).float.ty_free_bytes()) end
+-- Bytes that tensors on a device can still take, garbage being collected first.
+function M.free_bytes(name)
+  local library = M.open(name).float
+  storages.collect()
+  return tonumber(library.ty_free_bytes())
+end
 
 -- Waits for all work on a device.
 function M.synchronize(name)

@@ -266,7 +266,9 @@ local function transfer(x, device)
   elseif device == cpu then
     lib.check(x.lib.ty_download(y.c.data, x.c.data, bytes), x.lib)
   else
-    return transfer(transfer(x, cpu), device)
+    local between = transfer(x, cpu)
+    lib.check(y.lib.ty_upload(y.c.data, between.c.data, bytes), y.lib)
+    between.storage:free()
   end
   return y
 end
@@ -281,8 +283,9 @@ end
 
 -- y = x, broadcast and converted, from any device.
 function M.copy_into(y, x)
-  if home(x) ~= home(y) then x = transfer(x, home(y)) end
-  lib.check(y.lib.ty_copy(y.c, x.c), y.lib)
+  local there = home(x) ~= home(y) and transfer(x, home(y))
+  lib.check(y.lib.ty_copy(y.c, (there or x).c), y.lib)
+  if there then there.storage:free() end
   return y
 end
 
