@@ -50,20 +50,30 @@ local function dtype_of(name)
   return dtype
 end
 
-local function set_shape(c, shape)
-  local n = #shape
-  if n > 6 then raise(('a tensor has at most 6 dims, got %d'):format(n)) end
-  c.ndim = n
-  local count = 1
-  for i = 0, n - 1 do
-    local size = shape[i + 1]
-    if type(size) ~= 'number' or size < 0 or size ~= math.floor(size) then
-      raise(('sizes must be whole numbers >= 0, got {%s}'):format(table.concat(M.map(shape, tostring), ', ')))
-    end
-    c.shape[i] = size
-    count = count * size
+local LARGEST = 2^44 -- elements
+-- Raises unless shape is a list of at most 6 whole numbers, each least (0 unless given) or more. op: whose argument it is.
+function M.check_shape(op, shape, least)
+  if type(shape) ~= 'table' or is_tensor(shape) then
+    raise(('%s: expected a list of sizes such as {2, 3}, got %s'):format(op, is_tensor(shape) and 'a tensor' or type(shape)))
   end
-  if count > 2^44 then raise(('a tensor of %g elements is too large'):format(count)) end
+  if #shape > 6 then raise(('%s: a tensor has at most 6 dims, got %d'):format(op, #shape)) end
+  for i = 1, #shape do
+    local size = shape[i]
+    if type(size) ~= 'number' or not (size >= (least or 0) and size <= LARGEST) or size ~= math.floor(size) then
+      raise(('%s: sizes must be whole numbers >= 0, got {%s}'):format(op, table.concat(M.map(shape, tostring), ', ')))
+    end
+  end
+end
+
+local function set_shape(op, c, shape)
+  M.check_shape(op, shape)
+  local count = 1
+  c.ndim = #shape
+  for i = 1, #shape do
+    c.shape[i - 1] = shape[i]
+    count = count * shape[i]
+  end
+  if count > LARGEST then raise(('%s: a tensor of %g elements is too large'):format(op, count)) end
   return count
 end
 local function set_dense_strides(c)
@@ -98,18 +108,17 @@ end
 -- An uninitialised row-major tensor. shape: Lua list of sizes; dtype: 'f32' (default), 'f64', 'f16', 'bf16', 'i64', 'i32', 'u8'; device: 'cpu'
 -- (default) or 'cuda'.
 function M.empty(shape, dtype, device)
-  if type(shape) ~= 'table' then raise(('empty: shape must be a list of sizes such as {2, 3}, got %s'):format(type(shape))) end
   local c = struct()
-  local count = set_shape(c, shape)
+  local count = set_shape('empty', c, shape)
   set_dense_strides(c)
   return allocate(c, count, dtype_of(dtype), device_of(device))
 end
 
 -- An uninitialised image: shape (N,C,H,W), memory (N,H,W,C).
 function M.empty_image(shape, dtype, device)
-  if #shape ~= 4 then raise(('empty_image: shape must be {N, C, H, W}, got %d sizes'):format(#shape)) end
   local c = struct()
-  local count = set_shape(c, shape)
+  local count = set_shape('empty_image', c, shape)
+  if #shape ~= 4 then raise(('empty_image: shape must be {N, C, H, W}, got %d sizes'):format(#shape)) end
   set_image_strides(c)
   return allocate(c, count, dtype_of(dtype), device_of(device))
 end
@@ -118,7 +127,7 @@ end
 -- inside and is aligned.
 function M.from_storage(storage, offset, shape, dtype, stride)
   local c = struct()
-  local count = set_shape(c, shape)
+  local count = set_shape('from_storage', c, shape)
   set_dense_strides(c)
   for i = 1, stride and count > 0 and #shape or 0 do
     if shape[i] > 1 then c.stride[i - 1] = stride[i] end
@@ -330,25 +339,28 @@ function Tensor:tolist()
 end
 
 local function infer(value, shape)
-  if type(value) == 'table' then
+  if type(value) == 'table' and not is_tensor(value) then
     shape[#shape + 1] = #value
     if value[1] ~= nil then infer(value[1], shape) end
   end
   return shape
 end
-local function fill_nested(pointer, value, shape, dim, offset)
+local function fill_nested(pointer, value, shape, dim, offset, dtype)
   if dim > #shape then
     if type(value) ~= 'number' and not ffi.istype(int64, value) then
-      raise(('tensor: expected numbers, got %s'):format(type(value)))
+      raise(('tensor: expected numbers, got %s'):format(is_tensor(value) and 'a tensor; tycho.stack joins tensors' or type(value)))
+    end
+    if not dtype.real and type(value) == 'number' and value % 1 ~= 0 then
+      raise(('tensor: %s takes whole numbers, got %s'):format(dtype.name, tostring(value)))
     end
     pointer[offset] = value
     return offset + 1
   end
-  if type(value) ~= 'table' or #value ~= shape[dim] then
+  if type(value) ~= 'table' or is_tensor(value) or #value ~= shape[dim] then
     raise(('tensor: ragged list: expected %d entries at depth %d, got %s'):format(shape[dim], dim - 1,
       type(value) == 'table' and #value or type(value)))
   end
-  for i = 1, shape[dim] do offset = fill_nested(pointer, value[i], shape, dim + 1, offset) end
+  for i = 1, shape[dim] do offset = fill_nested(pointer, value[i], shape, dim + 1, offset, dtype) end
   return offset
 end
 -- A fresh tensor of the CPU's, filled by fill(its elements' C array), as a dtype on a device.
@@ -363,7 +375,7 @@ end
 -- A tensor from a number or a nested list of numbers.
 function M.tensor(value, dtype, device)
   local shape = infer(value, {})
-  return filled(shape, dtype, device, function(p) fill_nested(p, value, shape, 1, 0) end)
+  return filled(shape, dtype, device, function(p) fill_nested(p, value, shape, 1, 0, dtype_of(dtype)) end)
 end
 
 function M.full(shape, value, dtype, device)
@@ -414,17 +426,46 @@ function M.touch(t, op)
   if (t.requires_grad or t.node) and require('tycho.autograd').enabled() then
     raise(('%s: in-place change of a tensor that is part of a gradient; use tycho.no_grad(function() ... end)'):format(op))
   end
+  local c = t.c
+  for i = 0, c.ndim - 1 do
+    if c.stride[i] == 0 and c.shape[i] > 1 then raise(('%s: elements of this expanded tensor share memory; change a clone'):format(op)) end
+  end
   t.storage.version = t.storage.version + 1
   t.storage.writer = op
+end
+
+-- The bytes between which a tensor lies.
+local function extent(t)
+  local first, last = tonumber(ffi.cast('intptr_t', t.c.data)), 0
+  for i = 0, t.c.ndim - 1 do last = last + (tonumber(t.c.shape[i]) - 1) * tonumber(t.c.stride[i]) end
+  return first, first + (last + 1) * t.type.size
+end
+
+-- x as the source of an in-place change of t: a copy where the change would reach elements of x that are still to be read.
+local function source(t, x, op)
+  M.alive(x, op)
+  local autograd = require 'tycho.autograd'
+  if autograd.enabled() and autograd.flows(x) then
+    raise(('%s: an in-place change does not carry the gradient of its source; detach it, or compute out of place'):format(op))
+  end
+  if x.storage ~= t.storage then return x end
+  local t_first, t_end = extent(t)
+  local x_first, x_end = extent(x)
+  local is_same = t_first == x_first and M.same_shape(t, x)
+  for i = 0, is_same and t.c.ndim - 1 or -1 do is_same = is_same and t.c.stride[i] == x.c.stride[i] end
+  if is_same or t_end <= x_first or x_end <= t_first then return x end
+  return M.copy_into(M.empty_like(x), x)
 end
 
 -- self = x, broadcast and converted.
 function Tensor:copy_(x)
   M.touch(self, 'copy_')
-  return M.copy_into(self, M.alive(x, 'copy_'))
+  if not is_tensor(x) then raise(('copy_: expected a tensor, got %s; fill_ takes a number'):format(type(x))) end
+  return M.copy_into(self, source(self, x, 'copy_'))
 end
 function Tensor:fill_(value)
   M.touch(self, 'fill_')
+  if type(value) ~= 'number' then raise(('fill_: expected a number, got %s'):format(type(value))) end
   lib.check(self.lib.ty_fill(self.c, value), self.lib)
   return self
 end
@@ -434,8 +475,12 @@ for _, name in ipairs { 'add', 'sub', 'mul', 'div' } do
   -- self = self (op) x, elementwise; x: tensor or number.
   Tensor[name .. '_'] = function(self, x)
     M.touch(self, name .. '_')
-    if not is_tensor(x) then x = M.scalar_like(self, x) end
-    lib.check(self.lib[symbol](self.c, self.c, M.alive(x, name .. '_').c), self.lib)
+    if type(x) == 'number' then
+      x = M.scalar_like(self, x)
+    elseif not is_tensor(x) then
+      raise(('%s_: expected a tensor or a number, got %s'):format(name, type(x)))
+    end
+    lib.check(self.lib[symbol](self.c, self.c, source(self, x, name .. '_').c), self.lib)
     return self
   end
 end

@@ -1,4 +1,4 @@
--- expand(x, shape): x broadcast to shape (NumPy rules) without copying. A view with strides 0.
+-- expand(x, shape): x broadcast to shape (NumPy rules) without copying; -1 keeps a size of x. A view with strides 0.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local op = require 'tycho.op'
@@ -16,14 +16,17 @@ end
 
 return {
   inputs = { 'x' },
-  forward = function(ctx, x, shape)
-    local n = x.ndim
-    for i = 1, n do
-      local size = x:size(n - i)
-      if n > #shape or (size ~= 1 and size ~= shape[#shape + 1 - i]) then
-        lib.raise(('expand: %s does not broadcast to {%s}'):format(tensor.shape_text(x), table.concat(shape, ', ')))
-      end
+  forward = function(ctx, x, wanted)
+    tensor.check_shape('expand', wanted, -1)
+    local n, shape = x.ndim, {}
+    local fits = n <= #wanted
+    for i = 1, #wanted do
+      local dim = n - #wanted + i - 1 -- of x
+      local size = dim >= 0 and x:size(dim) or nil
+      shape[i] = wanted[i] == -1 and size or wanted[i]
+      fits = fits and shape[i] >= 0 and (not size or size == 1 or size == shape[i])
     end
+    if not fits then lib.raise(('expand: %s does not broadcast to {%s}'):format(tensor.shape_text(x), table.concat(wanted, ', '))) end
     ctx.x = ctx.grad and x or nil
     return tensor.view_of(x, 0, edit, shape)
   end,

@@ -11,13 +11,15 @@ return {
     shape[1] = index:numel()
     local y = tensor.empty(shape, x.dtype, x.device)
     lib.check(y.lib.ty_gather(y.c, x.c, index.c), y.lib)
-    if ctx.grad then ctx.index, ctx.x = index, x end
+    if ctx.grad then ctx.x = x end
+    ctx:save(index)
     return y
   end,
   backward = function(ctx, dy)
     local dtype = ctx.x.type.short and 'f32' or ctx.x.dtype -- rows that were picked often are sums of many
     local dx = tensor.empty(ctx.x.shape, dtype, ctx.x.device):fill_(0)
-    lib.check(dx.lib.ty_scatter_add(dx.c, dy:to(dtype).c, ctx.index.c), dx.lib)
+    local index = ctx:saved()
+    lib.check(dx.lib.ty_scatter_add(dx.c, dy:to(dtype).c, index.c), dx.lib)
     return dx
   end,
   sample = function(g) return g:normal_tensor({ 4, 3 }, 'f64'), { 2, 0, 2 } end,

@@ -9,7 +9,8 @@ return {
   forward = function(ctx, x, dim, start, length)
     dim = tensor.dim(x, dim, 'narrow')
     local size = x:size(dim)
-    if type(start) ~= 'number' or type(length) ~= 'number' or start < 0 or length < 0 or start + length > size then
+    local are_whole = type(start) == 'number' and type(length) == 'number' and start == math.floor(start) and length == math.floor(length)
+    if not are_whole or start < 0 or length < 0 or start + length > size then
       lib.raise(('narrow: start %s, length %s do not fit dim %d of size %d (tensors count from 0)'):format(tostring(start),
         tostring(length), dim, size))
     end

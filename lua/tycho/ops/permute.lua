@@ -11,6 +11,7 @@ end
 return {
   inputs = { 'x' },
   forward = function(ctx, x, wanted)
+    if type(wanted) ~= 'table' then lib.raise('permute: expected a list of dims such as {1, 0}, got ' .. type(wanted)) end
     local order, inverse = {}, {}
     for i, dim in ipairs(wanted) do
       order[i] = tensor.dim(x, dim, 'permute')

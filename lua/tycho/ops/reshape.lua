@@ -12,6 +12,7 @@ local function edit(c, shape)
 end
 
 local function resolve(x, wanted)
+  tensor.check_shape('reshape', wanted, -1)
   local shape, hole, known = {}, nil, 1
   for i, size in ipairs(wanted) do
     shape[i] = size
@@ -21,7 +22,7 @@ local function resolve(x, wanted)
   if hole then shape[hole] = known == 0 and 0 or count / known end
   local product = 1
   for _, size in ipairs(shape) do product = product * size end
-  if product ~= count or (hole and shape[hole] % 1 ~= 0) or #shape > 6 then
+  if product ~= count or known < 0 or (hole and shape[hole] % 1 ~= 0) then
     lib.raise(('reshape: %s has %d elements, which do not fit {%s}'):format(tensor.shape_text(x), count, table.concat(wanted, ', ')))
   end
   return shape

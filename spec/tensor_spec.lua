@@ -1,0 +1,96 @@
+-- Tensors: the sizes that views take, in-place changes from what they change, and what is refused in one sentence.
+local tycho = require 'tycho'
+local failure = require 'spec.failure'
+local says = require 'spec.says'
+
+local nan = 0 / 0
+local function counting(shape)
+  local n = 1
+  for _, size in ipairs(shape) do n = n * size end
+  return tycho.arange(n, 'f32'):reshape(shape)
+end
+local function refuses(text, fn, ...) says(failure(fn, ...), text) end
+
+describe('a view', function()
+  it('keeps the sizes that expand is not told', function()
+    local x = tycho.tensor { { 1 }, { 2 } }
+    assert.same({ { 1, 1, 1 }, { 2, 2, 2 } }, x:expand({ -1, 3 }):tolist())
+    assert.same({ { { 1, 1 }, { 2, 2 } } }, x:expand({ 1, -1, 2 }):tolist())
+  end)
+
+  it('refuses sizes that are none', function()
+    local x = counting { 6 }
+    for _, bad in ipairs { { 2.5, 2 }, { 1, 0.5 }, { nan, 1 }, { 0, nan }, { -1, 2 }, { 5, 2 } } do
+      refuses('narrow: start ', x.narrow, x, 0, bad[1], bad[2])
+    end
+    for _, shape in ipairs { { -2, -3 }, { 1.5, 4 }, { nan }, { 1 / 0 }, { 'a' } } do
+      for _, name in ipairs { 'reshape', 'expand' } do refuses(name .. ': sizes must be whole numbers >= 0, got {', x[name], x, shape) end
+    end
+    refuses('reshape: (6) has 6 elements, which do not fit {-1, -1}', x.reshape, x, { -1, -1 })
+    refuses('expand: (6) does not broadcast to {-1, 6}', x.expand, x, { -1, 6 })
+    for _, name in ipairs { 'reshape', 'expand' } do
+      refuses(name .. ': a tensor has at most 6 dims, got 17', x[name], x, { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 6 })
+      refuses(name .. ': expected a list of sizes such as {2, 3}, got number', x[name], x, 3, 2)
+    end
+    refuses('permute: expected a list of dims such as {1, 0}, got number', x.permute, x, 1, 0)
+    refuses('empty: sizes must be whole numbers >= 0, got {1.5}', tycho.empty, { 1.5 })
+  end)
+
+  it('of whole numbers takes no others', function()
+    refuses('tensor: i64 takes whole numbers, got 0.5', tycho.tensor, { 1, 0.5 }, 'i64')
+    local x = counting { 2, 3 }
+    refuses('tensor: i64 takes whole numbers, got 0.5', x.index_select, x, { 0.5 })
+    refuses('tensor: i64 takes whole numbers, got 1.5', x.cross_entropy, x, { 0, 1.5 })
+    refuses('tensor: expected numbers, got a tensor; tycho.stack joins tensors', tycho.tensor, { x[0], x[1] })
+  end)
+end)
+
+describe('an in-place change', function()
+  it('reads what stood there before, where it changes its own source', function()
+    local x = tycho.tensor { { 2, 4 }, { 6, 8 } }
+    assert.same({ { 1, 1 }, { 3, 2 } }, x:clone():div_(x[0]):tolist())
+    assert.same({ { 1, 1 }, { 3, 2 } }, x:div_(x[0]):tolist())
+    x = counting { 3, 3 }
+    assert.same({ { 0, 3, 6 }, { 1, 4, 7 }, { 2, 5, 8 } }, x:copy_(x:transpose(0, 1)):tolist())
+    x = counting { 5 }
+    x:narrow(0, 1, 4):copy_(x:narrow(0, 0, 4))
+    assert.same({ 0, 0, 1, 2, 3 }, x:tolist())
+    x:add_(x)
+    assert.same({ 0, 0, 2, 4, 6 }, x:tolist())
+  end)
+
+  it('is refused where elements share memory', function()
+    local x = tycho.zeros({ 1 }):expand { 4 }
+    for _, name in ipairs { 'copy_', 'add_' } do
+      refuses(name .. ': elements of this expanded tensor share memory; change a clone', x[name], x, counting { 4 })
+    end
+    refuses('fill_: elements of this expanded tensor', x.fill_, x, 1)
+  end)
+
+  it('is refused where the gradient of its source would be lost', function()
+    local w = tycho.tensor({ 1, 2 }):requires_grad_()
+    local total = tycho.zeros {}
+    for _, name in ipairs { 'copy_', 'add_' } do
+      refuses(name .. ': an in-place change does not carry the gradient of its source; detach it', total[name], total, w:square():sum())
+    end
+    total:add_(w:square():sum():detach())
+    tycho.no_grad(function() total:add_(w:sum()) end)
+    assert.equal(8, total:item())
+  end)
+
+  it('says what it takes', function()
+    local x = counting { 2 }
+    refuses('fill_: expected a number, got string', x.fill_, x, 'a')
+    refuses('copy_: expected a tensor, got number; fill_ takes a number', x.copy_, x, 5)
+    refuses('add_: expected a tensor or a number, got string', x.add_, x, 'a')
+  end)
+
+  it('of the classes or the rows that backward reads is told', function()
+    local x = tycho.ones({ 2, 3 }):requires_grad_()
+    for name, index in pairs { cross_entropy = tycho.tensor({ 0, 1 }, 'i64'), index_select = tycho.tensor({ 1, 1 }, 'i64') } do
+      local loss = x[name](x, index):sum()
+      index:fill_(0)
+      says(failure(loss.backward, loss), name .. ' saved a tensor of shape (2) for backward that fill_ then changed in place')
+    end
+  end)
+end)
