@@ -56,6 +56,27 @@ describe('an op in Lua', function()
     assert_raises(function() tycho.gradcheck(record) end, 'gradcheck: input 1, element', 'central difference')
   end)
 
+  it('with a gradient of another shape, or none, is named', function()
+    for given, back in pairs { ['(3)'] = function(dy) return dy:sum(0) end, number = function() return 7 end } do
+      local record = { name = 'double', inputs = { 'x' }, forward = function(_, x) return x + x end,
+        backward = function(_, dy) return back(dy) end }
+      local y = op.new(record)(tycho.ones({ 2, 3 }):requires_grad_()):sum()
+      says(failure(y.backward, y), 'double backward: expected a gradient of shape (2, 3), got ' .. given)
+    end
+  end)
+
+  it('may return its input, and nothing but a tensor', function()
+    local record = { name = 'straight_through', inputs = { 'x' }, forward = function(_, x) return x end,
+      backward = function(_, dy) return dy * 3 end }
+    local x = tycho.ones({ 2 }):requires_grad_()
+    op.new(record)(x * 2):sum():backward()
+    assert.same({ 6, 6 }, x.grad:tolist())
+    op.new(record)(x):sum():backward()
+    assert.same({ 9, 9 }, x.grad:tolist())
+    record.forward = function() end
+    assert_raises(function() op.new(record)(x) end, 'straight_through: its forward must return a tensor, got nil')
+  end)
+
   it('has its loop compiled', function()
     local path = files.write(folder .. '/loop.lua', [[
       local tycho = require 'tycho'

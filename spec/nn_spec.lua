@@ -1,5 +1,7 @@
 -- Layers and optimisers against published sizes and independent formulas.
 local tycho = require 'tycho'
+local failure = require 'spec.failure'
+local says = require 'spec.says'
 
 describe('ResNet', function()
   -- torchvision's parameter counts without the classifier.
@@ -61,7 +63,54 @@ describe('ResNet', function()
   end)
 end)
 
+describe('a module', function()
+  it('goes to devices, not to dtypes', function()
+    local layer = tycho.nn.Linear(2, 2)
+    local before = layer.weight:tolist()
+    for _, bad in ipairs { 'f64', 'f16', 7 } do
+      says(failure(layer.to, layer, bad), ("Module:to: expected a device, cpu or cuda, got '%s'"):format(bad))
+    end
+    assert.same(before, layer:to('cpu').weight:tolist())
+  end)
+
+  it('counts a tensor that two layers share once', function()
+    local a, b = tycho.nn.Linear(2, 2), tycho.nn.Linear(2, 2)
+    b.weight = a.weight
+    local net = tycho.nn.Sequential { a, b }
+    assert.equal(8, net:num_parameters())
+    local before = a.weight:tolist()
+    net(tycho.ones { 1, 2 }):sum():backward()
+    local gradient = a.weight.grad:tolist()
+    tycho.optim.SGD(net:parameters(), { lr = 0.1 }):step()
+    assert.near(before[1][1] - 0.1 * gradient[1][1], a.weight:tolist()[1][1], 1e-6)
+  end)
+
+  it('of layers in a row takes a list of them', function()
+    says(failure(tycho.nn.Sequential, tycho.nn.Linear(2, 5), tycho.nn.Linear(5, 1)), 'Sequential: expected a list of layers')
+  end)
+end)
+
+describe('options', function()
+  it('that nobody knows are refused, the nearest named', function()
+    local x = tycho.ones { 1, 1, 2, 2 }
+    says(failure(x.attention, x, x, x, { masc = 1 }), "attention: unknown option 'masc'; did you mean 'mask'?")
+    local w = tycho.ones { 1 }
+    says(failure(x.batch_norm, x, w, w, nil, { trainning = true }), "batch_norm: unknown option 'trainning'; did you mean 'training'?")
+    says(failure(x.batch_norm, x, w, w), 'batch_norm: outside training running_mean and running_var are needed')
+    says(failure(tycho.loss.nt_xent, tycho.ones { 2, 2 }, 0.1, 7), 'nt_xent: expected a table of options, got number')
+  end)
+end)
+
 describe('optimisers', function()
+  it('take parameters and numbers', function()
+    local layer = tycho.nn.Linear(2, 2)
+    for what, list in pairs { ['a tensor'] = layer.weight, ['a table without any'] = layer, ['nil'] = false } do
+      says(failure(tycho.optim.Adam, list or nil), 'optimiser: expected a list of parameters, such as model:parameters(), got ' .. what)
+    end
+    says(failure(tycho.optim.Adam, { tycho.ones { 1 } }), 'got entry 1, which requires no gradient')
+    says(failure(tycho.optim.Adam, layer:parameters(), { lr = '1e-3' }), 'optimiser: lr must be a number, got string 1e-3')
+    says(failure(tycho.optim.Adam, layer:parameters(), 0.1), 'optimiser: expected a table of options, got number')
+  end)
   local gradients = { 0.5, -1, 0.25, 2 }
   local function run(optimizer, p)
     for _, g in ipairs(gradients) do
@@ -94,8 +143,8 @@ describe('optimisers', function()
     assert(math.abs(got - w) < 1e-12)
   end)
   it('name an unknown option', function()
-    local ok, message = pcall(tycho.optim.Adam, {}, { learning_rate = 1 })
+    local ok, message = pcall(tycho.optim.Adam, { tycho.ones({ 1 }):requires_grad_() }, { learning_rate = 1 })
     assert.is_false(ok)
-    assert(message:find("unknown optimiser option 'learning_rate'; expected one of beta1", 1, true), message)
+    assert(message:find("optimiser: unknown option 'learning_rate'; expected one of beta1", 1, true), message)
   end)
 end)

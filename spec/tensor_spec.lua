@@ -45,6 +45,23 @@ describe('a view', function()
   end)
 end)
 
+describe('an op', function()
+  it('over the last dim alone says so of another', function()
+    local x = counting { 2, 3 }
+    assert.same(x:softmax():tolist(), x:softmax(-1):tolist())
+    for _, name in ipairs { 'softmax', 'max' } do refuses(name .. ': it goes over the last dim only, got dim 0 of shape (2, 3)', x[name], x, 0) end
+  end)
+
+  it('takes whole steps, which max_pool2d has of its own', function()
+    local x = counting { 1, 1, 4, 4 }
+    assert.same({ { { { 5, 7 }, { 13, 15 } } } }, x:max_pool2d(2):tolist())
+    refuses('conv2d: stride must be a whole number, got 1.5', x.conv2d, x, tycho.ones { 1, 1, 2, 2 }, 1.5)
+    refuses('max_pool2d: kernel must be a whole number, got a', x.max_pool2d, x, 'a', 1)
+  end)
+
+  it('returns one value where it has one', function() assert.equal(1, select('#', counting({ 2, 2 }):matmul(counting { 2, 2 }))) end)
+end)
+
 describe('an in-place change', function()
   it('reads what stood there before, where it changes its own source', function()
     local x = tycho.tensor { { 2, 4 }, { 6, 8 } }

@@ -145,6 +145,14 @@ local function second_time()
   lib.raise('backward ran through the same graph a second time: its saved tensors were released; compute the loss again')
 end
 
+-- A gradient that a rule gave for an input.
+local function accept(context, input, g)
+  if tensor.is_tensor(g) and input and tensor.same_shape(g, input) then return g end
+  local name = type(context) == 'table' and context.op or 'an op'
+  lib.raise(('%s backward: expected a gradient of shape %s, got %s'):format(name, input and tensor.shape_text(input) or 'none',
+    tensor.is_tensor(g) and tensor.shape_text(g) or type(g)))
+end
+
 local function run_node(heap, node)
   local rule, context, dy = node[RULE], node[CONTEXT], node[GRADIENT]
   if not rule then second_time() end
@@ -156,8 +164,8 @@ local function run_node(heap, node)
       finite.check_gradient(node, da)
       finite.check_gradient(node, db)
     end
-    if da then pin(da) end
-    if db then pin(db) end
+    if da then pin(accept(context, a, da)) end
+    if db then pin(accept(context, b, db)) end
     storages.leave(level, made_by_backward)
     unpin(dy) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
     if da then pass_on(heap, a, da) end
@@ -166,7 +174,7 @@ local function run_node(heap, node)
     local grads = { rule(context, dy) }
     for i = FIRST, #node do
       if finite.is_on then finite.check_gradient(node, grads[i - FIRST + 1]) end
-      if grads[i - FIRST + 1] then pin(grads[i - FIRST + 1]) end
+      if grads[i - FIRST + 1] then pin(accept(context, node[i], grads[i - FIRST + 1])) end
     end
     storages.leave(level, made_by_backward)
     unpin(dy)

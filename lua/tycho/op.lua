@@ -34,6 +34,15 @@ local function new_context(name, grad, needs)
   return setmetatable({ op = name, grad = grad, needs = needs }, Context)
 end
 
+-- What a forward returned, as a tensor that can have a history: its input, returned as it came, becomes a view.
+local function of_its_own(name, y, inputs)
+  if not is_tensor(y) then lib.raise(('%s: its forward must return a tensor, got %s'):format(name, type(y))) end
+  for i = 1, #inputs do
+    if y == inputs[i] then return y:detach() end
+  end
+  return y
+end
+
 -- A function from a record whose inputs are fixed arguments (at most 8 arguments in all).
 local function fixed(name, record)
   local inputs = record.inputs
@@ -57,6 +66,7 @@ local function fixed(name, record)
       local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
       ctx:release()
       if finite.is_on then finite.check(name, y, { a, b, c, d, e, f }) end
+      if extra == nil then return y end
       return y, extra
     end
     local args, needs = { a, b, c, d, e, f }, {}
@@ -67,8 +77,10 @@ local function fixed(name, record)
     for i = n + 1, 6 do args[i] = nil end
     local ctx = new_context(name, true, needs)
     local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
+    y = of_its_own(name, y, args)
     autograd.record_list(y, backward, ctx, args)
     if finite.is_on then finite.check(name, y, args) end
+    if extra == nil then return y end
     return y, extra
   end
 end
@@ -87,6 +99,7 @@ local function listed(name, record)
     grad = grad and autograd.enabled()
     local ctx = new_context(name, grad, needs)
     local y = record.forward(ctx, inputs, ...)
+    if grad then y = of_its_own(name, y, inputs) end
     if grad then autograd.record_list(y, record.backward, ctx, inputs) else ctx:release() end
     if finite.is_on then finite.check(name, y, inputs) end
     return y
@@ -279,6 +292,15 @@ end
 function M.check_real(op, x, name)
   if not dtypes[x.dtype].real then
     lib.raise(('%s: %s must have a float dtype, got %s %s'):format(op, name or 'x', x.dtype, tensor.shape_text(x)))
+  end
+end
+
+-- Raises unless all values of a table by name are whole numbers.
+function M.check_whole(op, values)
+  for name, value in pairs(values) do
+    if type(value) ~= 'number' or value ~= math.floor(value) then
+      lib.raise(('%s: %s must be a whole number, got %s'):format(op, name, tostring(value)))
+    end
   end
 end
 

@@ -197,6 +197,12 @@ function M.dim(t, dim, op)
   end
   return dim < 0 and dim + n or dim
 end
+-- For ops over the last dim alone: raises where another was asked for.
+function M.check_last(t, dim, op)
+  if dim and M.dim(t, dim, op) ~= t.c.ndim - 1 then
+    raise(('%s: it goes over the last dim only, got dim %d of shape %s; transpose first'):format(op, dim, M.shape_text(t)))
+  end
+end
 function Tensor:size(dim) return tonumber(self.c.shape[M.dim(self, dim, 'size')]) end
 function Tensor:stride(dim) return tonumber(self.c.stride[M.dim(self, dim, 'stride')]) end
 

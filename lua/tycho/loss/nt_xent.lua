@@ -5,13 +5,14 @@
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autocast = require 'tycho.autocast'
+local check_options = require 'tycho.options'
 
 local function loss(p, temperature, options)
   local rows = p:size(0)
   if rows % 2 ~= 0 then lib.raise(('nt_xent: rows must come in pairs, got shape %s'):format(tensor.shape_text(p))) end
   p = p:normalize()
   local similarity = p:matmul(p:transpose(0, 1))
-  if not options or options.clamp ~= false then similarity = similarity:clamp_min(1e-7) end
+  if check_options('nt_xent', options, { clamp = true }).clamp ~= false then similarity = similarity:clamp_min(1e-7) end
   local itself, partner = tensor.zeros({ rows, rows }, p.dtype, p.device), tensor.empty({ rows }, 'i64')
   itself:diagonal():fill_(-1e5)
   for i = 0, rows - 1 do partner:ptr()[i] = i % 2 == 0 and i + 1 or i - 1 end

@@ -53,11 +53,15 @@ end
 -- List of {name, tensor} in order: parameters and buffers.
 function Module:state_dict() return collect(self, '', {}) end
 
--- List of {name, tensor}: those that learn.
+-- List of {name, tensor}: those that learn, each once, by its first name.
 function Module:named_parameters()
-  local list = {}
+  local list, seen = {}, {}
   for _, entry in ipairs(self:state_dict()) do
-    if entry[2].requires_grad then list[#list + 1] = entry end
+    local t = entry[2]
+    if t.requires_grad and not seen[t] then
+      list[#list + 1] = entry
+      seen[t] = true
+    end
   end
   return list
 end
@@ -135,6 +139,10 @@ function Module:eval() return set_training(self, false) end
 
 -- Moves parameters and buffers to a device; counters (int64) stay on the CPU. Call it before an optimiser has met the parameters. Returns self.
 function Module:to(device)
+  if not require('tycho.device').is_name(device) then
+    lib.raise(("Module:to: expected a device, cpu or cuda, got '%s'; parameters are float32, tycho.autocast computes in 16 bit"):format(
+      tostring(device)))
+  end
   for _, entry in ipairs(self:state_dict()) do
     if entry[2].type.real then tensor.move(entry[2], device) end
   end

@@ -4,13 +4,16 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local check_options = require 'tycho.options'
+
+local known = { mask = true, scale = true, memory_k = true, memory_v = true }
 
 local function unit_rows(x) return x:stride(-1) == 1 and x or tensor.dense(x) end
 
 return {
   inputs = { 'q', 'k', 'v' },
   forward = function(ctx, q, k, v, options)
-    options = options or {}
+    options = check_options('attention', options, known)
     op.check_real('attention', q, 'q')
     if q.ndim ~= 4 or k.ndim ~= 4 then
       lib.raise(('attention: q and k must be (B, H, T, D), got %s and %s'):format(tensor.shape_text(q), tensor.shape_text(k)))

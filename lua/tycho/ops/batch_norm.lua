@@ -4,6 +4,9 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local check_options = require 'tycho.options'
+
+local known = { running_mean = true, running_var = true, training = true, momentum = true, eps = true, relu = true }
 
 local function arranged(x) return x.ndim == 4 and tensor.image(x) or tensor.dense(x) end
 
@@ -11,6 +14,7 @@ return {
   inputs = { 'x', 'weight', 'bias', 'residual?' },
   forward = function(ctx, x, weight, bias, residual, options)
     op.check_real('batch_norm', x)
+    options = check_options('batch_norm', options, known)
     if x.ndim ~= 4 and x.ndim ~= 2 then lib.raise('batch_norm: x must be (N, C, H, W) or (N, C), got ' .. tensor.shape_text(x)) end
     x, weight, bias = arranged(x), tensor.dense(weight), tensor.dense(bias)
     residual = residual and arranged(residual:to(x.dtype))

@@ -1,4 +1,5 @@
--- conv2d(x, w, stride, padding): cross-correlation. x (N,I,H,W), w (O,I,KH,KW) -> (N,O,H',W'), H' = (H + 2 padding - KH) / stride + 1
+-- conv2d(x, w, stride, padding): cross-correlation. x (N,I,H,W), w (O,I,KH,KW) -> (N,O,H',W'), H' = (H + 2 padding - KH) / stride + 1.
+-- stride is 1 and padding 0 unless given.
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
@@ -8,6 +9,7 @@ return {
   forward = function(ctx, x, w, stride, padding)
     op.check_real('conv2d', x)
     stride, padding = stride or 1, padding or 0
+    op.check_whole('conv2d', { stride = stride, padding = padding })
     if x.ndim ~= 4 or w.ndim ~= 4 or x:size(1) ~= w:size(1) then
       lib.raise(('conv2d: expected x (N, I, H, W) and w (O, I, KH, KW), got %s and %s'):format(tensor.shape_text(x), tensor.shape_text(w)))
     end

@@ -5,8 +5,9 @@ local op = require 'tycho.op'
 
 return {
   inputs = { 'x' },
-  forward = function(_, x)
+  forward = function(_, x, dim)
     op.check_real('max', x)
+    tensor.check_last(x, dim, 'max')
     local shape = x.shape
     if #shape == 0 or shape[#shape] == 0 then lib.raise('max: the last dim of ' .. tensor.shape_text(x) .. ' is empty') end
     shape[#shape] = 1

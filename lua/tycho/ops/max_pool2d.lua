@@ -1,4 +1,5 @@
--- max_pool2d(x, kernel, stride, padding): x (N,C,H,W); padding counts as -inf; the gradient goes to the first maximum of a window.
+-- max_pool2d(x, kernel, stride, padding): x (N,C,H,W); padding counts as -inf; the gradient goes to the first maximum of a window. stride is
+-- kernel and padding 0 unless given.
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
@@ -8,6 +9,8 @@ return {
   forward = function(ctx, x, kernel, stride, padding)
     op.check_real('max_pool2d', x)
     if x.ndim ~= 4 then lib.raise('max_pool2d: x must be (N, C, H, W), got ' .. tensor.shape_text(x)) end
+    stride, padding = stride or kernel, padding or 0
+    op.check_whole('max_pool2d', { kernel = kernel, stride = stride, padding = padding })
     x = tensor.image(x)
     local function out(size) return math.max(0, math.floor((size + 2 * padding - kernel) / stride) + 1) end
     local shape = { x:size(0), x:size(1), out(x:size(2)), out(x:size(3)) }

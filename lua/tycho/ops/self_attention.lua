@@ -3,6 +3,9 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local check_options = require 'tycho.options'
+
+local known = { mask = true, memory_k = true, memory_v = true }
 
 -- Part i of a (B,T,parts*E) tensor as (B,H,T,D).
 local function heads_of(x, i, width, heads)
@@ -12,7 +15,7 @@ end
 return {
   inputs = { 'qkv' },
   forward = function(ctx, qkv, heads, options)
-    options = options or {}
+    options = check_options('self_attention', options, known)
     op.check_real('self_attention', qkv, 'qkv')
     if qkv.ndim ~= 3 or qkv:size(2) % (3 * heads) ~= 0 then
       lib.raise(('self_attention: expected qkv (B, T, 3 E) with E a multiple of %d heads, got %s'):format(heads, tensor.shape_text(qkv)))

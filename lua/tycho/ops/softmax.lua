@@ -5,8 +5,9 @@ local op = require 'tycho.op'
 
 return {
   inputs = { 'x' },
-  forward = function(ctx, x)
+  forward = function(ctx, x, dim)
     op.check_real('softmax', x)
+    tensor.check_last(x, dim, 'softmax')
     x = tensor.dense(x)
     local y = tensor.empty(x.shape, x.dtype, x.device)
     lib.check(y.lib.ty_softmax(y.c, x.c), y.lib)

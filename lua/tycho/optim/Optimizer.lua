@@ -2,23 +2,34 @@
 -- keeps per parameter: tycho.h's m and v) and update, the call that changes all parameters; it returns the call's status.
 local ffi = require 'ffi'
 local graph = require 'tycho.graph'
+local check_options = require 'tycho.options'
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 
 local Optimizer = {}
 
+local function check_parameters(list)
+  local what = tensor.is_tensor(list) and 'a tensor' or type(list)
+  if what == 'table' then
+    if #list > 0 then what = nil else what = 'a table without any' end
+    for i, p in ipairs(list) do
+      if not (tensor.is_tensor(p) and p.requires_grad) then what = ('entry %d, which %s'):format(i, tensor.is_tensor(p) and 'requires no gradient'
+        or 'is no tensor') end
+    end
+  end
+  if what then lib.raise(('optimiser: expected a list of parameters, such as model:parameters(), got %s'):format(what)) end
+end
+
 function Optimizer.class()
   local class = setmetatable({}, {
     __index = Optimizer,
     __call = function(class, parameters, options)
+      check_parameters(parameters)
       local self = setmetatable({ parameters = parameters, state = {} }, { __index = class })
       for key, value in pairs(class.defaults) do self[key] = value end
-      for key, value in pairs(options or {}) do
-        if class.defaults[key] == nil then
-          local known = {}
-          for k in pairs(class.defaults) do known[#known + 1] = k end
-          table.sort(known)
-          lib.raise(("unknown optimiser option '%s'; expected one of %s"):format(key, table.concat(known, ', ')))
+      for key, value in pairs(check_options('optimiser', options, class.defaults)) do
+        if type(value) ~= type(class.defaults[key]) then
+          lib.raise(('optimiser: %s must be a %s, got %s %s'):format(key, type(class.defaults[key]), type(value), tostring(value)))
         end
         self[key] = value
       end
