@@ -1,6 +1,8 @@
 /* The launcher ./tycho: LuaJIT with Tycho's folders in front of its package.path. lua/tycho/launch.lua reads the command line. Compiled with
  * TYCHO_BUNDLE, all Lua modules come from the folder lib/lua beside it, none from the system.
- * Installs no signal handler: Ctrl-C ends a script even inside a compiled loop, where luajit's own handler would never run. */
+ * Installs no signal handler: Ctrl-C ends a script even inside a compiled loop, where luajit's own handler would never run. A write beyond the largest
+ * size that a file may have (ulimit -f) fails like any other. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,6 +39,7 @@ static void set_paths(lua_State *L, const char *root) {
 }
 
 int main(int argc, char **argv) {
+  signal(SIGXFSZ, SIG_IGN);
   char root[4096];
   if (find_root(root, sizeof root)) {
     fprintf(stderr, "tycho: cannot read /proc/self/exe\n");

@@ -137,6 +137,22 @@ seen > 0 and seen < 12
     says(out, '\ntrue\n')
     stop(p)
   end)
+  it('takes back settings that no run could begin with', function()
+    local p = train(main, 'run_dir=guarded')
+    for line, text in pairs {
+      ['config.learning_rate = "0.01x"'] = 'nothing was changed: learning_rate must be a number >= 0, got 0.01x',
+      ['config.learning_rat = 0.01'] = "nothing was changed: unknown key 'learning_rat'; did you mean 'learning_rate'?",
+      ['config.batch_size = -1'] = 'nothing was changed: batch_size must be a whole number >= 1, got -1',
+      ['config.mask_prob = nil'] = 'nothing was changed: mask_prob must be a number from 0 to 1, got nil',
+    } do
+      local out, status = attach('guarded', line .. '\nconfig.learning_rate, config.batch_size, config.mask_prob, config.learning_rat\n')
+      says(out, text, '\n0.03\n5\n0.5\nnil\n')
+      assert.equal(1, status)
+    end
+    says((attach('guarded', 'config.mine = 3\nconfig.mine\n')), '\n3\n') -- for a policy of one's own
+    says(read 'guarded/config.yml', 'learning_rate: 0.03', 'batch_size: 5')
+    stop(p)
+  end)
   it('takes an edited loss into the running training', function()
     write('my_losses.lua', [[
 local objective = require 'experiments.contextssl.objective'

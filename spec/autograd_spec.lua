@@ -136,6 +136,7 @@ describe('memory', function()
   it('names the bytes when there are no more', function()
     local limit = tycho.memory().limit
     tycho.collect()
+    says('set_memory_limit: expected a number of bytes, got a', function() tycho.set_memory_limit 'a' end)
     tycho.set_memory_limit(tycho.memory().registered + 2^20)
     local message = failure(tycho.ones, { 1024, 1024 })
     tycho.set_memory_limit(limit)

@@ -29,6 +29,7 @@ describe('./tycho', function()
   it('says in one line what is wrong with settings', function()
     for arguments, text in pairs {
       ['epcohs=3'] = "unknown key 'epcohs'; did you mean 'epochs'",
+      ['out='] = 'out must be a folder, got',
       ['epochs=ten'] = 'epochs must be a number, got ten',
       ['env_ratio=0.5'] = 'env_ratio',
       [''] = 'data_dir is not set',

@@ -167,6 +167,9 @@ inside
     says(out, '5 lines in idea.lua', 'idea.lua exists already')
     assert.equal('42\n6\n', (shell(root .. '/tycho idea.lua', folder)))
   end)
+  it('let go on what waits, and nothing else', function()
+    says(piped ':go\n40 + 2\n', ':go: no program waits for this prompt; Ctrl-D ends it', '\n42\n')
+  end)
   it('pass lines to the shell', function()
     local out, status = piped '!echo from the shell\n!exit 3\n'
     says(out, 'from the shell\n', 'exit status 3')

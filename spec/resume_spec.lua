@@ -140,7 +140,7 @@ describe('a run', function()
     local before = read(folder .. '/full/checkpoint.safetensors')
     -- Files may grow to this many 512-byte blocks, less than a training state.
     local out
-    out, status = train('resume=full', "trap '' XFSZ; ulimit -f 100;")
+    out, status = train('resume=full', 'ulimit -f 100;')
     assert.equal(1, status)
     says(out, 'tycho: full/checkpoint.safetensors: cannot write: File too large', 'the state after step 3 is kept; go on from there with: ')
     assert(read(folder .. '/full/checkpoint.safetensors') == before)

@@ -5,6 +5,7 @@ local tycho = require 'tycho'
 local device = require 'tycho.device'
 local config_file = require 'tycho.config'
 local check = require 'tycho.config.check'
+local nearest = require 'tycho.nearest'
 local run_directory = require 'tycho.train.run'
 local sweep = require 'tycho.sweep'
 local environments = require 'experiments.contextssl.environments'
@@ -18,6 +19,7 @@ local block_size = check.whole(2)
 local length = check.whole(0)
 
 local rules = {
+  out = check.rule('a folder', function(v) return type(v) == 'string' and v ~= '' end),
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
   seed = check.whole(0),
   resident = check.rule('auto, true or false', function(v) return v == 'auto' or type(v) == 'boolean' end),
@@ -78,6 +80,42 @@ function M.check(config)
     if c > config.block_size then error(('eval_ctxt: %d tokens do not fit block_size %d'):format(c, config.block_size), 0) end
     if seen[c] then error(('eval_ctxt holds %d twice'):format(c), 0) end
     seen[c] = true
+  end
+end
+
+local function copy(value)
+  if type(value) ~= 'table' then return value end
+  local out = {}
+  for key, entry in pairs(value) do out[key] = copy(entry) end
+  return out
+end
+
+-- For settings that somebody may change while they are in use: a function that raises the sentence about a value that no run could begin with, or
+-- about a misspelt key, and then puts all of them back as they were when it was last called.
+function M.guard(config)
+  local good = copy(config)
+  local function accept(changed)
+    local names = {}
+    for key in pairs(good) do
+      names[#names + 1] = key
+      if changed[key] == nil and rules[key] then error(('%s must be %s, got nil'):format(key, rules[key].expected), 0) end
+    end
+    for key in pairs(changed) do
+      local near, is_slip = nearest(tostring(key), names)
+      if good[key] == nil and is_slip and near ~= key then error(("unknown key '%s'; did you mean '%s'?"):format(tostring(key), near), 0) end
+    end
+    M.check(changed)
+  end
+  return function()
+    local now = copy(config)
+    local ok, why = pcall(accept, now)
+    if ok then
+      good = now
+      return
+    end
+    for key in pairs(config) do config[key] = nil end
+    for key, value in pairs(copy(good)) do config[key] = value end
+    error('nothing was changed: ' .. why, 0)
   end
 end
 

@@ -116,6 +116,7 @@ local function new_training(config, dataset, parts, run, monitor)
   local function compute(given) M.step(parts, given.batch, given.environment, given.masks, config) end
   local graph = tycho.graph(compute, { depends = { policies, policies.terms, config } })
 
+  local guard = settings.guard(config)
   local upcoming = {} -- the pairs whose images are read while a step computes, by iteration
 
   local function step(iteration)
@@ -167,7 +168,10 @@ local function new_training(config, dataset, parts, run, monitor)
     step = step, close_epoch = close_epoch, status = status, command = resume_command(run),
     exposed = { config = config, model = model, probe = parts.modules.probe, optimizer = parts.optimizers.optimizer, policies = M.policies,
       dataset = dataset }, settings = function() return settings_text(config) end,
-    changed = function() graph:reset() end }
+    changed = function()
+      graph:reset()
+      guard()
+    end }
   return loop
 end
 

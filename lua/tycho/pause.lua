@@ -14,5 +14,7 @@ return function()
   local shown = table.concat(names, ', ', 1, math.min(#names, SHOWN)) .. (#names > SHOWN and ', ...' or '')
   io.write(('paused at %s%s; :go or Ctrl-D goes on\n'):format(lib.caller() or '?', shown ~= '' and ', with ' .. shown or ''))
   if environment.tycho == nil then rawset(environment, 'tycho', require 'tycho') end
-  repl.run(repl.session(frames))
+  local session = repl.session(frames)
+  session.is_paused = true
+  repl.run(session)
 end

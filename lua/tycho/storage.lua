@@ -65,7 +65,10 @@ function M.memory(name)
 end
 
 -- A device's tensors may hold this many bytes at most; default: its memory.
-function M.set_memory_limit(bytes, name) opened(name).limit = bytes end
+function M.set_memory_limit(bytes, name)
+  if type(bytes) ~= 'number' or not (bytes >= 0) then lib.raise(('set_memory_limit: expected a number of bytes, got %s'):format(tostring(bytes))) end
+  opened(name).limit = bytes
+end
 
 -- A block, or NULL, once all garbage is collected.
 local function collected(bytes, library, device)

@@ -69,7 +69,11 @@ local function answer(self, message)
   self.loop.run:say('attached: ' .. message.run:gsub('\n', '\n                     '))
   if session.before then session.before() end
   local ok = session:run(message.run)
-  if self.loop.changed then self.loop.changed() end
+  if self.loop.changed then
+    local is_accepted, why = pcall(self.loop.changed)
+    if not is_accepted then session:print(why, 'error') end
+    ok = ok and is_accepted
+  end
   record_changes(self)
   return self.connection:send { done = ok, count = session.count, steps = session.steps, over = session.is_over }
 end

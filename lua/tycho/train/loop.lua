@@ -6,7 +6,7 @@
 --     minutes = (between states; nil: none but the asked ones), identity = (name -> number: a state with other ones belongs to other data),
 --     step = function(iteration), close_epoch = function(epoch) -> false when it was interrupted, status = function() -> text,
 --     command = (what goes on with the run), exposed = (name -> value: what ./tycho attach sees), settings = function() -> their text [opt],
---     changed = function() called after each text that somebody ran there [opt] }
+--     changed = function() called after each text that somebody ran there, which may raise what it takes back of that [opt] }
 --   loop:restore(); local finished = loop:train()
 local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
