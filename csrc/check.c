@@ -51,7 +51,8 @@ int ty_check_device(const char *op, const char *arg, const ty_tensor *t) {
 }
 int ty_check_real(const char *op, const char *arg, const ty_tensor *t) {
   if (t->dtype == TY_REAL) return ty_check_device(op, arg, t);
-  return ty_fail("%s: %s must be %s, got %s %s", op, arg, ty_dtype_name(TY_REAL), ty_dtype_name(t->dtype), ty_shape_text(t));
+  return ty_fail("%s: %s must be %s, got %s %s; convert it with :to('%s')", op, arg, ty_dtype_name(TY_REAL), ty_dtype_name(t->dtype),
+                 ty_shape_text(t), sizeof(real) == 8 ? "f64" : "f32");
 }
 int ty_check_float(const char *op, const char *arg, const ty_tensor *t) {
   int is_short = t->dtype == TY_F16 || t->dtype == TY_BF16;

@@ -59,6 +59,12 @@ describe('an op', function()
     refuses('max_pool2d: kernel must be a whole number, got a', x.max_pool2d, x, 'a', 1)
   end)
 
+  it('says what it computes with', function()
+    local x = tycho.tensor({ 1, 2 }, 'i64')
+    refuses("add: the output must be float32, got int64 (2); convert it with :to('f32')", function() return x + 1 end)
+    refuses('sum: expected a dim or a list of dims, got string', counting({ 2 }).sum, counting { 2 }, 'a')
+  end)
+
   it('returns one value where it has one', function() assert.equal(1, select('#', counting({ 2, 2 }):matmul(counting { 2, 2 }))) end)
 end)
 

@@ -9,6 +9,7 @@ local M = {
     op.check_real('sum', x)
     local reduced, kept, full = {}, {}, {}
     if type(dims) == 'number' then dims = { dims } end
+    if dims ~= nil and type(dims) ~= 'table' then lib.raise('sum: expected a dim or a list of dims, got ' .. type(dims)) end
     for _, dim in ipairs(dims or {}) do reduced[tensor.dim(x, dim, 'sum')] = true end
     for i, size in ipairs(x.shape) do
       local gone = not dims or reduced[i - 1]
