@@ -16,7 +16,8 @@ options: -e CODE    run code
          --help     this text; after a script or a subcommand, its own
          --version  the versions of Tycho and LuaJIT]]
 
--- Messages without a position (seed=1:2: is none) are for the person at the keyboard; with one, they are faults in a program, and the way there helps.
+-- Messages without a position (seed=1:2: is none) are for the person at the keyboard; with one, they are faults of a program, and the way there
+-- helps.
 local function report(message)
   if type(message) ~= 'string' or not message:match('^[^\n:=]+:%d+: ') then
     io.stderr:write('tycho: ', tostring(message), '\n')
