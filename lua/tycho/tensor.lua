@@ -450,8 +450,7 @@ end
 -- x as the source of an in-place change of t: a copy where the change would reach elements of x that are still to be read.
 local function source(t, x, op)
   M.alive(x, op)
-  local autograd = require 'tycho.autograd'
-  if autograd.enabled() and autograd.flows(x) then
+  if (x.requires_grad or x.node) and require('tycho.autograd').enabled() then
     raise(('%s: an in-place change does not carry the gradient of its source; detach it, or compute out of place'):format(op))
   end
   if x.storage ~= t.storage then return x end
