@@ -418,7 +418,9 @@ describe('the scripts', function()
         for i, wanted in ipairs(here.rows) do
           for key, value in pairs(wanted) do
             local got, label = there.rows[i][key], ('%s, row %d, %s'):format(script, i, key)
-            if type(value) == 'number' then assert.near(value, got, 1e-4 * math.max(1, math.abs(value)), label)
+            -- In another order of summation a neighbour, or the end of a search, may be another one.
+            local tolerance = name == 'cuda' and 3e-3 or 1e-4
+            if type(value) == 'number' then assert.near(value, got, tolerance * math.max(1, math.abs(value)), label)
             else assert.equal(value, got, label) end
           end
         end

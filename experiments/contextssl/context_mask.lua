@@ -3,16 +3,21 @@ local tycho = require 'tycho'
 
 local M = {}
 
+local by_size = {} -- masks are made in every step, and a loop that LuaJIT leaves to its interpreter takes as long as a step on a GPU
+
 -- Causal, and the second token of a pair never sees the first: otherwise prediction is copying.
 function M.pair_mask(T)
-  local mask = tycho.zeros({ T, T }, 'u8')
-  local p = mask:ptr()
-  for row = 0, T - 1 do
-    for column = 0, row do
-      if not (row % 2 == 1 and column == row - 1) then p[row * T + column] = 1 end
+  if not by_size[T] then
+    local mask = tycho.keep(tycho.zeros({ T, T }, 'u8'))
+    local p = mask:ptr()
+    for row = 0, T - 1 do
+      for column = 0, row do
+        if not (row % 2 == 1 and column == row - 1) then p[row * T + column] = 1 end
+      end
     end
+    by_size[T] = mask
   end
-  return mask
+  return tycho.empty({ T, T }, 'u8'):copy_(by_size[T])
 end
 
 -- The context mask of one layer: a pair of columns is kept where its draw is >= prob, a token always sees itself, and nothing beyond
@@ -21,11 +26,10 @@ function M.random_mask(T, prob, draws, generator)
   draws = draws or generator:uniform_tensor { T, T / 2 }
   local mask = M.pair_mask(T)
   local p, u = mask:ptr(), draws:ptr()
-  for row = 0, T - 1 do
-    for column = 0, T - 1 do
-      if column ~= row and u[row * (T / 2) + math.floor(column / 2)] < prob then p[row * T + column] = 0 end
-    end
+  for pair = 0, T * T / 2 - 1 do
+    if u[pair] < prob then p[2 * pair], p[2 * pair + 1] = 0, 0 end
   end
+  for token = 0, T - 1 do p[token * (T + 1)] = 1 end
   return mask
 end
 

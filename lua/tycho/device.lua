@@ -18,12 +18,12 @@ local known = {
 -- In the order in which they need each other.
 local needed = { 'libcublasLt.so.13', 'libcublas.so.13', 'libcudnn.so.9' }
 
--- Folders of the wheels that python3 finds, if there is one; asked once, and only for what is nowhere else.
+-- Folders of the wheels that python3, or the program in PYTHON, finds, if there is one; asked once, and only for what is nowhere else.
 local wheels
 local function wheel_folders()
   if wheels then return wheels end
   wheels = {}
-  local pipe = io.popen [[python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null </dev/null]]
+  local pipe = io.popen [[${PYTHON:-python3} -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null </dev/null]]
   if not pipe then return wheels end
   for path in pipe:lines() do
     for _, part in ipairs { 'cu13', 'cublas', 'cudnn', 'cuda_nvrtc' } do wheels[#wheels + 1] = ('%s/%s/lib'):format(path, part) end

@@ -1,6 +1,6 @@
 -- Three training steps of the reference's code (spec/golden/model) on a device, in float32 and in mixed precision:
--- ./tycho spec/gpu_check/golden.lua DEVICE. One row a trajectory, precision and step: relative L2 of the predictions and of the loss. Tolerances in
--- float32 as in spec/parity/model_training.lua.
+-- ./tycho spec/gpu_check/golden.lua DEVICE. One row a trajectory, precision and step: relative L2 of the predictions and of the loss. What the
+-- first update, of Adam, makes of another order of summation is larger than on the CPU (spec/parity/model_training.lua).
 local tycho = require 'tycho'
 local npy = require 'tycho.io.npy'
 local compare = require 'spec.parity.compare'
@@ -38,7 +38,7 @@ local function check(self, name, plan, amp)
     end
     training.step(parts, batch, plan.envs[i], masks, config, plan.lr[i])
     training.policies.losses = losses
-    local tolerance = (travelled < 1e-6 and 5e-5 or i == 2 and 1e-3 or 1e-2) + extra[amp]
+    local tolerance = (travelled < 1e-6 and 5e-5 or i == 2 and 5e-3 or 2e-2) + extra[amp]
     row { name = name, mode = amp == 'off' and 'float32' or amp, step = i, prediction = of_prediction, loss = of_loss, tolerance = tolerance,
       ok = of_prediction <= tolerance and of_loss <= tolerance }
     travelled = travelled + plan.lr[i]

@@ -93,10 +93,14 @@ local function block() return read(lib.root .. '/kernels/block.h') end
 
 local nvrtc, nvrtc_folder
 local function find_nvrtc(name)
-  if not nvrtc then nvrtc, nvrtc_folder = device.nvidia 'libnvrtc.so.13' end
+  if nvrtc then return nvrtc end
+  nvrtc, nvrtc_folder = device.nvidia 'libnvrtc.so.13'
   if not nvrtc then
     lib.raise(('kernel %s: NVRTC (libnvrtc.so.13) was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(name))
   end
+  local major, minor = ffi.new 'int[1]', ffi.new 'int[1]'
+  nvrtc.nvrtcVersion(major, minor)
+  device.nvidia(('libnvrtc-builtins.so.%d.%d'):format(major[0], minor[0])) -- which it looks for where the system does, and nowhere else
   return nvrtc
 end
 
