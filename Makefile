@@ -8,10 +8,10 @@
 # make docs       build/docs: the API reference, and types for editors with the Lua language server
 # make cuda       builds build/libtycho_cuda.so with nvcc; it is used where a GPU and its driver are
 # make cuda-host  the same sources for the CPU, build/libtycho_cuda_host.so, for the tests
-# make gpu-check  all that only a GPU can show, in under ten minutes once it is built, from the bundle: spec/bench/results/<device>.{json,md}; the same in
+# make gpu-check  all that only a GPU can show, in under ten minutes once it is built, from the bundle: spec/bench/results/<device>.{json,md,log}; the same in
 #                 an unpacked bundle
-# make bundle     build/tycho.tar.xz: all of it and what it needs but for glibc, to run in any folder of another machine; with the device libraries
-#                 that were built before
+# make bundle     build/tycho.tar.xz: all of it and what it needs but for glibc, to run in any folder of another machine; without nvcc the library for
+#                 GPUs is the one that was built before, if any
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
 # Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
@@ -129,7 +129,9 @@ TREE       = $(BUILD)/bundle/tycho
 CARRIED    = $(FLOAT_LIBS) $(BUILD)/libtycho64.so $(wildcard $(BUILD)/libtycho_cuda*.so)
 OPENED     = libturbojpeg.so.0 libz.so.1
 STAYS      = ld-linux|/lib(c|m|dl|pthread|rt)\.so|libstdc|libcu|libnv
-bundle: bundle-tree
+bundle: all $(if $(wildcard $(NVCC)),cuda) cuda-host
+	@$(MAKE) --no-print-directory bundle-tree
+	@cd $(TREE)/build && echo "libraries: $$(echo *.so)"
 	tar -C $(BUILD)/bundle -cf - tycho | xz -9 -T0 > $(BUILD)/tycho.tar.xz
 	@ls -l $(BUILD)/tycho.tar.xz | awk '{printf "%s: %.1f MB\n", $$NF, $$5 / 1e6; exit $$5 > 30e6}'
 bundle-tree: all

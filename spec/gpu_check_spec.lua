@@ -24,6 +24,7 @@ describe('gpu-check', function()
     assert.equal('skipped: PyTorch is measured on a GPU only', found.sections[1].status)
     local text = files.read(folder .. '/cuda-host.md')
     assert.truthy(text:find('| gather and normalise images | float32 |', 1, true), text)
+    assert.matches('^==== ops ====\n', files.read(folder .. '/cuda-host.log'))
   end)
 
   it('leaves out what there is no time for', function()

@@ -4,8 +4,8 @@
 -- OUT/<device>.json and .md. Exit status 1 when a check failed or a section did not end. device=cuda-host tries the program itself on the CPU, at
 -- tiny sizes, and its times mean nothing.
 --
--- A section's program prints what it found as lines '@ {...}' of JSON: objects of one row each; ok = false is a failure. The rest of its output is
--- kept only of a section that failed.
+-- A section's program prints what it found as lines '@ {...}' of JSON: objects of one row each; ok = false is a failure. The rest of its output is in
+-- OUT/<device>.log, and its end, of a section that failed, in the .md too.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
@@ -50,8 +50,8 @@ local sections = {
 
 -- ---- running one ----
 
--- Runs a section; returns {name, title, rows, status, seconds, log}. status: 'passed', 'failed', 'skipped: why'.
-local function run(section)
+-- Runs a section; returns {name, title, rows, status, seconds, log}. status: 'passed', 'failed', 'skipped: why'. whole: a file for all that it says.
+local function run(section, whole)
   local result = { name = section.name, title = section.title, rows = {} }
   local left = tonumber(settings.seconds) - (now() - start)
   if section.missing or left < 10 then
@@ -61,12 +61,16 @@ local function run(section)
   local limit, begun = math.floor(math.min(section.seconds, left)), now()
   local pipe = io.popen(('cd %s && { timeout -k 5 %d %s; echo "@status $?"; } 2>&1 </dev/null'):format(root, limit, section.command))
   local log, status = {}, nil
+  whole:write(('==== %s ====\n'):format(section.name))
   for line in pipe:lines() do
-    local row = line:match '^@ (.*)$'
-    status = line:match '^@status (%d+)$' or status
-    if row then
-      result.rows[#result.rows + 1] = json.decode(row)
+    status = line:match '^@status (%d+)$'
+    if status then break end -- what the section left running would hold the pipe
+    local is_row, row = pcall(json.decode, line:match '^@ (.*)$' or '')
+    if is_row then
+      result.rows[#result.rows + 1] = row
     else
+      whole:write(line, '\n')
+      whole:flush()
       log[#log + 1] = line
       if #log > 60 then table.remove(log, 1) end
     end
@@ -152,12 +156,12 @@ local environment = {
 local name = settings.device == 'cuda' and environment.device:match '^[^,]+':gsub('%W+', '_') or settings.device
 file.make_folders(settings.out)
 local path = ('%s/%s'):format(settings.out, name)
-local results, failed = {}, false
+local results, failed, whole = {}, false, assert(io.open(path .. '.log', 'w'))
 for _, section in ipairs(sections) do
   if settings.sections == '' or (',' .. settings.sections .. ','):find(',' .. section.name .. ',', 1, true) then
     io.write(('%-10s '):format(section.name))
     io.flush()
-    local result = run(section)
+    local result = run(section, whole)
     results[#results + 1] = result
     failed = failed or result.status:match '^failed' ~= nil
     print(('%s%s'):format(result.status, result.seconds and ('  (%g s)'):format(result.seconds) or ''))
@@ -168,5 +172,5 @@ for _, section in ipairs(sections) do
     file.write(path .. '.md', markdown(environment, shown))
   end
 end
-print(('%s.json and .md'):format(path))
+print(('%s.json, .md and .log'):format(path))
 os.exit(failed and 1 or 0)
