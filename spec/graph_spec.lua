@@ -167,6 +167,24 @@ on_each_device('a captured step on', function(name)
     end
   end)
 
+  it('holds nothing of a model that nobody has any more', function()
+    tycho.collect()
+    local before = tycho.memory(name).registered
+    local function train()
+      local w = tycho.ones({ 1000 }, 'f32', name):requires_grad_()
+      local step = tycho.graph(function(inputs)
+        w.grad = nil
+        local loss = (w * inputs.x):sum()
+        loss:backward()
+        return loss
+      end)
+      for _ = 1, 3 do step { x = tycho.ones({ 1000 }, 'f32', name) } end
+    end
+    train()
+    tycho.collect()
+    assert.equal(before, tycho.memory(name).registered)
+  end)
+
   it('does not wait for the device, nor take or leave memory', function()
     local step = tycho.graph(function(inputs) return (inputs.x * 2):sum() end)
     local x = tycho.ones { 1000 }

@@ -84,14 +84,16 @@ end
 
 -- ---- what a launch leaves ----
 
-local left = { storages = {}, gradients = {} } -- by the last launch of any graph: all write over it
+-- By the last launch of any graph, as all write over it. Leaves that nobody else has any more go.
+local function nothing() return { storages = {}, gradients = setmetatable({}, { __mode = 'k' }) } end
+local left = nothing()
 
 local function take_back()
   for leaf, gradient in pairs(left.gradients) do
     if leaf.grad == gradient then leaf.grad = nil end
   end
   for _, storage in ipairs(left.storages) do storage:free() end
-  left = { storages = {}, gradients = {} }
+  left = nothing()
 end
 
 -- A tensor of the graphs' memory as what is needed to make it again; that memory is free for other captures.
