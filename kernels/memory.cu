@@ -4,6 +4,7 @@
  * share it, for their launches are in order. */
 #include "device.h"
 #include <set>
+#include <stdlib.h>
 #include <unordered_map>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct by_place {
 typedef std::set<piece *, by_place> pool;
 static pool usual, aside; /* what is unused */
 static std::unordered_map<void *, piece *> used;
+/* TYCHO_GUARD=1: each piece is a block of its own, as long as was asked for, so that a sanitizer sees what goes beyond it. */
+static const bool is_guarded = getenv("TYCHO_GUARD") != NULL;
 static int64_t block_count, block_bytes, unused_bytes, live_bytes, peak_bytes;
 
 static pool *pool_of(const piece *p) { return p->is_graphs && !device_is_capturing() ? &aside : &usual; }
@@ -35,7 +38,7 @@ static void take_out(pool *from, piece *p) {
 /* A new block of at least size bytes, as one unused piece: as large as all others together, so that there are few. NULL when there is none. */
 static piece *grow(int64_t size) {
   int64_t wanted = block_bytes < LEAST ? LEAST : block_bytes < MOST ? block_bytes : MOST;
-  if (wanted < size) wanted = size;
+  if (wanted < size || is_guarded) wanted = size;
   void *block = NULL;
   cudaError_t error;
   while ((error = cudaMalloc(&block, (size_t)wanted)) != cudaSuccess) {
@@ -51,6 +54,7 @@ static piece *grow(int64_t size) {
 }
 
 static piece *find(int64_t size) {
+  if (is_guarded) return NULL;
   for (piece *p : usual)
     if (p->size >= size) return p;
   return NULL;
@@ -84,7 +88,7 @@ static void release(piece *p) {
 
 void *ty_alloc(int64_t bytes) {
   if (bytes < 0 || bytes > (int64_t)1 << 46) return NULL;
-  int64_t size = bytes ? divide_up(bytes, GRAIN) * GRAIN : (int64_t)GRAIN;
+  int64_t size = bytes == 0 ? (int64_t)GRAIN : is_guarded ? bytes : divide_up(bytes, GRAIN) * GRAIN;
   piece *p = find(size);
   if (!p) p = grow(size);
   if (!p && !device_is_capturing()) {
@@ -107,6 +111,7 @@ void ty_free(void *block, int64_t) {
   used.erase(found);
   live_bytes -= p->size;
   release(p);
+  if (is_guarded) ty_cache_clear();
 }
 
 /* Puts the pieces of graphs that are in a pool where they belong now. */

@@ -337,6 +337,7 @@ on_each_device('device', function(name)
   end)
 
   it('joins what is freed next to each other, and gives it again', function()
+    if os.getenv 'TYCHO_GUARD' then return pending 'under TYCHO_GUARD nothing is next to each other' end
     local library, size = lib.devices[name].float, 1000 * 512
     local function is_next(a, b) return ffi.cast('char *', a) + size == ffi.cast('char *', b) end
     for _, order in ipairs { { -2, -1 }, { -1, -2 } } do

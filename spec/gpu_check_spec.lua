@@ -2,6 +2,7 @@
 local device = require 'tycho.device'
 local json = require 'tycho.io.json'
 local files = require 'spec.files'
+local says = require 'spec.says'
 local shell = require 'spec.shell'
 
 local folder = files.folder()
@@ -33,6 +34,19 @@ describe('gpu-check', function()
     local out, status = check 'device=cuda-host sections=ops,curves seconds=9'
     assert.equal(0, status)
     assert.truthy(out:find('skipped: 9 seconds were over', 1, true), out)
+  end)
+
+  it('believes no sanitizer that reports an error or has not looked', function()
+    local head, sum = '========= COMPUTE-SANITIZER\n', '========= ERROR SUMMARY: 0 errors\n'
+    for said, expected in pairs {
+      [head .. sum] = '"ok":true', [head .. '========= Invalid __global__ write of size 4 bytes\n=========     at k\n' .. sum] = '"errors":1,',
+      [head] = '"ok":false', [head .. '========= Error: Race reported between Write access and Read access\n'] = '"ok":false',
+      [head .. '========= Error: Device not supported. Please refer to the documentation\n'] = '"skipped":',
+    } do
+      files.write(folder .. '/compute-sanitizer', ("#!/bin/sh\ncat <<'END'\n%sEND\n"):format(said))
+      says((shell(('chmod +x %s/compute-sanitizer; PATH=%s:$PATH ./tycho spec/gpu_check/sanitizer.lua cuda-host true'):format(folder, folder))),
+        expected)
+    end
   end)
 
   it('says in a sentence what is wrong', function()

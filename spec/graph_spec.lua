@@ -170,7 +170,7 @@ on_each_device('a captured step on', function(name)
   it('holds nothing of a model that nobody has any more', function()
     tycho.collect()
     local before = tycho.memory(name).registered
-    local function train()
+    local function come_and_go()
       local w = tycho.ones({ 1000 }, 'f32', name):requires_grad_()
       local step = tycho.graph(function(inputs)
         w.grad = nil
@@ -180,7 +180,7 @@ on_each_device('a captured step on', function(name)
       end)
       for _ = 1, 3 do step { x = tycho.ones({ 1000 }, 'f32', name) } end
     end
-    train()
+    come_and_go()
     tycho.collect()
     assert.equal(before, tycho.memory(name).registered)
   end)

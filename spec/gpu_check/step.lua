@@ -1,5 +1,6 @@
 -- Times the published training step on a device, with the images in its memory: ./tycho spec/gpu_check/step.lua DEVICE. One row a mode: images a
--- second, milliseconds a step (medians over rounds) and peak memory without the images. The captured step must leave the same weights, bit for bit.
+-- second, milliseconds a step and those of them in which the host was busy (medians over rounds), and without the images gigabytes of tensors at the
+-- peak and of memory taken from the device. The captured step must leave the same weights, bit for bit.
 local tycho = require 'tycho'
 local hash = require 'tycho.hash'
 local published = require 'spec.gpu_check.published'
@@ -11,6 +12,7 @@ local real = where == 'cuda'
 local ROUNDS, STEPS = real and 7 or 1, real and 10 or 1
 local WARM = 6 -- steps: each environment's is captured at its second
 local step_of = published(where, not real)
+local images = tycho.memory(where).live
 
 -- A word for the weights of a model.
 local function word_of(model)
@@ -20,10 +22,10 @@ local function word_of(model)
 end
 
 local function measure(mode, amp, tf32, captured)
+  jit.flush() -- compiled code may hold what was measured before
   tycho.collect()
   require('tycho.storage').clear_cache()
   local library = tycho.lib.devices[where].float
-  local held = tycho.memory(where).live
   library.ty_memory_reset_peak()
   local step, model = step_of.new_step(amp, tf32, captured)
   local count = 0
@@ -32,9 +34,11 @@ local function measure(mode, amp, tf32, captured)
     count = count + 1
   end
   timing(where, 1, WARM, next_step)
-  local median, slowest = timing(where, ROUNDS, STEPS, next_step)
-  local found = { mode = mode, milliseconds = median * 1e3, slowest = slowest * 1e3, images_per_second = 2 * step_of.pairs / median,
-    peak_gigabytes = (tycho.memory(where).peak - held) / 1e9 }
+  local median, slowest, busy = timing(where, ROUNDS, STEPS, next_step)
+  local memory = tycho.memory(where)
+  local found = { mode = mode, milliseconds = median * 1e3, slowest = slowest * 1e3, host_milliseconds = busy * 1e3,
+    images_per_second = 2 * step_of.pairs / median, peak_gigabytes = (memory.peak - images) / 1e9,
+    held_gigabytes = (memory.live + memory.cached - images) / 1e9 }
   return found, word_of(model)
 end
 
