@@ -16,11 +16,15 @@ local slots, free_slots, slot_count = {}, 0, 0
 local GROWTH = 256 * 2^20
 -- The heap is small and the tape's garbage short-lived: at the default pause the collector marks all of it every thousand small ops.
 collectgarbage('setpause', 400)
-do
-  pcall(ffi.cdef, 'long sysconf(int name);')
-  local pages, page = tonumber(ffi.C.sysconf(85)), tonumber(ffi.C.sysconf(30))
-  if pages > 0 and page > 0 then lib.devices.cpu.limit = pages * page end
+
+-- Bytes that the system can give without ending a process for them: its estimate, but for a twentieth.
+function M.available()
+  local file = io.open '/proc/meminfo'
+  local kilobytes = file and file:read('*a'):match 'MemAvailable:%s*(%d+)'
+  if file then file:close() end
+  return kilobytes and math.floor(kilobytes * 1024 * 0.95) or lib.unlimited
 end
+lib.devices.cpu.limit, lib.devices.cpu.has_own_limit = M.available(), true
 
 -- Storages made inside scopes, in order; scope number d holds those after starts[d].
 local made, made_count, starts, depth = {}, 0, {}, 0
@@ -64,15 +68,20 @@ function M.memory(name)
   return { live = tonumber(n[0]), peak = tonumber(n[1]), cached = tonumber(n[2]), limit = device.limit, registered = device.live }
 end
 
--- A device's tensors may hold this many bytes at most; default: its memory.
+-- A device's tensors may hold this many bytes at most; default: what there is, measured anew where it seems to end.
 function M.set_memory_limit(bytes, name)
   if type(bytes) ~= 'number' or not (bytes >= 0) then lib.raise(('set_memory_limit: expected a number of bytes, got %s'):format(tostring(bytes))) end
-  opened(name).limit = bytes
+  local device = opened(name)
+  device.limit, device.has_own_limit = bytes, false
 end
 
 -- A block, or NULL, once all garbage is collected.
 local function collected(bytes, library, device)
   M.collect()
+  if device.has_own_limit then
+    M.clear_cache()
+    device.limit = device.live + M.available()
+  end
   if device.live + bytes > device.limit then return nil end
   local block = library.ty_alloc(bytes)
   if block ~= nil then return block end
