@@ -9,7 +9,7 @@ local on_each_device = require 'spec.on_each_device'
 local says = require 'spec.says'
 local shell = require 'spec.shell'
 
-ffi.cdef 'int setenv(const char *name, const char *value, int overwrite);'
+pcall(ffi.cdef, 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);')
 
 local function assert_raises(fn, ...)
   local message = failure(fn)
@@ -26,7 +26,11 @@ local function assert_near(expected, got, tolerance)
 end
 
 local folder = files.folder()
+local cache = os.getenv 'TYCHO_CACHE'
 ffi.C.setenv('TYCHO_CACHE', folder .. '/own', 1)
+teardown(function()
+  if cache then ffi.C.setenv('TYCHO_CACHE', cache, 1) else ffi.C.unsetenv 'TYCHO_CACHE' end
+end)
 
 -- What a process prints that runs code with an environment and a cache of its own.
 local function process(code, environment)
