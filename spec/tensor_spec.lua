@@ -27,6 +27,7 @@ describe('a view', function()
       for _, name in ipairs { 'reshape', 'expand' } do refuses(name .. ': sizes must be whole numbers >= 0, got {', x[name], x, shape) end
     end
     refuses('reshape: (6) has 6 elements, which do not fit {-1, -1}', x.reshape, x, { -1, -1 })
+    refuses('reshape: (6) has 6 elements, which do not fit {-1, -1, -1}', x.reshape, x, { -1, -1, -1 })
     refuses('expand: (6) does not broadcast to {-1, 6}', x.expand, x, { -1, 6 })
     for _, name in ipairs { 'reshape', 'expand' } do
       refuses(name .. ': a tensor has at most 6 dims, got 17', x[name], x, { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 6 })

@@ -13,16 +13,16 @@ end
 
 local function resolve(x, wanted)
   tensor.check_shape('reshape', wanted, -1)
-  local shape, hole, known = {}, nil, 1
+  local shape, hole, holes, known = {}, nil, 0, 1
   for i, size in ipairs(wanted) do
     shape[i] = size
-    if size == -1 and not hole then hole = i else known = known * size end
+    if size == -1 then hole, holes = i, holes + 1 else known = known * size end
   end
   local count = x:numel()
   if hole then shape[hole] = known == 0 and 0 or count / known end
   local product = 1
   for _, size in ipairs(shape) do product = product * size end
-  if product ~= count or known < 0 or (hole and shape[hole] % 1 ~= 0) then
+  if product ~= count or holes > 1 or (hole and shape[hole] % 1 ~= 0) then
     lib.raise(('reshape: %s has %d elements, which do not fit {%s}'):format(tensor.shape_text(x), count, table.concat(wanted, ', ')))
   end
   return shape
