@@ -73,13 +73,6 @@ local function add_gradients(a, b)
   return sum
 end
 
-local function same_layout(a, b)
-  for i = 0, a.c.ndim - 1 do
-    if a.c.shape[i] > 1 and a.c.stride[i] ~= b.c.stride[i] then return false end
-  end
-  return true
-end
-
 M.on_deposit = false -- graph.lua's: told of each leaf that a gradient arrives at, before it does
 
 -- Adds g to a leaf's .grad, which always has the leaf's own memory order. g arrives pinned.
@@ -91,7 +84,7 @@ local function deposit(leaf, g)
     unpin(g)
     return
   end
-  if is_alone(g) and same_layout(g, leaf) then
+  if is_alone(g) and tensor.same_order(g, leaf) then
     g.storage.pins = nil
     leaf.grad = g
   else

@@ -99,8 +99,12 @@ local function listed(name, record)
     grad = grad and autograd.enabled()
     local ctx = new_context(name, grad, needs)
     local y = record.forward(ctx, inputs, ...)
-    if grad then y = of_its_own(name, y, inputs) end
-    if grad then autograd.record_list(y, record.backward, ctx, inputs) else ctx:release() end
+    if grad then
+      y = of_its_own(name, y, inputs)
+      autograd.record_list(y, record.backward, ctx, inputs)
+    else
+      ctx:release()
+    end
     if finite.is_on then finite.check(name, y, inputs) end
     return y
   end
@@ -295,12 +299,9 @@ function M.check_real(op, x, name)
   end
 end
 
--- Raises unless all values of a table by name are whole numbers.
-function M.check_whole(op, values)
-  for name, value in pairs(values) do
-    if type(value) ~= 'number' or value ~= math.floor(value) then
-      lib.raise(('%s: %s must be a whole number, got %s'):format(op, name, tostring(value)))
-    end
+function M.check_whole(op, value, name)
+  if type(value) ~= 'number' or value ~= math.floor(value) then
+    lib.raise(('%s: %s must be a whole number, got %s'):format(op, name, tostring(value)))
   end
 end
 

@@ -219,6 +219,14 @@ function M.same_shape(a, b)
   return true
 end
 
+-- Whether the elements of two tensors of one shape lie in the same way.
+function M.same_order(a, b)
+  for i = 0, a.c.ndim - 1 do
+    if a.c.shape[i] > 1 and a.c.stride[i] ~= b.c.stride[i] then return false end
+  end
+  return true
+end
+
 -- Row-major without gaps.
 function Tensor:is_contiguous()
   local c, step = self.c, 1
@@ -369,11 +377,11 @@ local function fill_nested(pointer, value, shape, dim, offset, dtype)
   for i = 1, shape[dim] do offset = fill_nested(pointer, value[i], shape, dim + 1, offset, dtype) end
   return offset
 end
--- A fresh tensor of the CPU's, filled by fill(its elements' C array), as a dtype on a device.
+-- A fresh tensor of the CPU's, filled by fill(its elements' C array, the entry of the dtype), as a dtype on a device.
 local function filled(shape, dtype, device, fill)
   dtype = dtype_of(dtype)
   local t = M.empty(shape, dtype.short and 'f32' or dtype.name)
-  fill(t:ptr())
+  fill(t:ptr(), dtype)
   t = t:to(dtype.name)
   return device and t:to(device) or t
 end
@@ -381,7 +389,7 @@ end
 -- A tensor from a number or a nested list of numbers.
 function M.tensor(value, dtype, device)
   local shape = infer(value, {})
-  return filled(shape, dtype, device, function(p) fill_nested(p, value, shape, 1, 0, dtype_of(dtype)) end)
+  return filled(shape, dtype, device, function(p, entry) fill_nested(p, value, shape, 1, 0, entry) end)
 end
 
 function M.full(shape, value, dtype, device)
@@ -456,8 +464,7 @@ local function source(t, x, op)
   if x.storage ~= t.storage then return x end
   local t_first, t_end = extent(t)
   local x_first, x_end = extent(x)
-  local is_same = t_first == x_first and M.same_shape(t, x)
-  for i = 0, is_same and t.c.ndim - 1 or -1 do is_same = is_same and t.c.stride[i] == x.c.stride[i] end
+  local is_same = t_first == x_first and M.same_shape(t, x) and M.same_order(t, x)
   if is_same or t_end <= x_first or x_end <= t_first then return x end
   return M.copy_into(M.empty_like(x), x)
 end

@@ -9,7 +9,8 @@ return {
   forward = function(ctx, x, w, stride, padding)
     op.check_real('conv2d', x)
     stride, padding = stride or 1, padding or 0
-    op.check_whole('conv2d', { stride = stride, padding = padding })
+    op.check_whole('conv2d', stride, 'stride')
+    op.check_whole('conv2d', padding, 'padding')
     if x.ndim ~= 4 or w.ndim ~= 4 or x:size(1) ~= w:size(1) then
       lib.raise(('conv2d: expected x (N, I, H, W) and w (O, I, KH, KW), got %s and %s'):format(tensor.shape_text(x), tensor.shape_text(w)))
     end

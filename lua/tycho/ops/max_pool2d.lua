@@ -10,7 +10,9 @@ return {
     op.check_real('max_pool2d', x)
     if x.ndim ~= 4 then lib.raise('max_pool2d: x must be (N, C, H, W), got ' .. tensor.shape_text(x)) end
     stride, padding = stride or kernel, padding or 0
-    op.check_whole('max_pool2d', { kernel = kernel, stride = stride, padding = padding })
+    op.check_whole('max_pool2d', kernel, 'kernel')
+    op.check_whole('max_pool2d', stride, 'stride')
+    op.check_whole('max_pool2d', padding, 'padding')
     x = tensor.image(x)
     local function out(size) return math.max(0, math.floor((size + 2 * padding - kernel) / stride) + 1) end
     local shape = { x:size(0), x:size(1), out(x:size(2)), out(x:size(3)) }

@@ -8,16 +8,17 @@ local tensor = require 'tycho.tensor'
 
 local Optimizer = {}
 
+local function refuse_parameters(got, ...)
+  lib.raise('optimiser: expected a list of parameters, such as model:parameters(), got ' .. got:format(...))
+end
 local function check_parameters(list)
-  local what = tensor.is_tensor(list) and 'a tensor' or type(list)
-  if what == 'table' then
-    if #list > 0 then what = nil else what = 'a table without any' end
-    for i, p in ipairs(list) do
-      if not (tensor.is_tensor(p) and p.requires_grad) then what = ('entry %d, which %s'):format(i, tensor.is_tensor(p) and 'requires no gradient'
-        or 'is no tensor') end
-    end
+  if tensor.is_tensor(list) then refuse_parameters 'a tensor' end
+  if type(list) ~= 'table' then refuse_parameters(type(list)) end
+  if #list == 0 then refuse_parameters 'a table without any' end
+  for i, p in ipairs(list) do
+    if not tensor.is_tensor(p) then refuse_parameters('entry %d, which is no tensor', i) end
+    if not p.requires_grad then refuse_parameters('entry %d, which requires no gradient', i) end
   end
-  if what then lib.raise(('optimiser: expected a list of parameters, such as model:parameters(), got %s'):format(what)) end
 end
 
 function Optimizer.class()
