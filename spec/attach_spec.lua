@@ -9,8 +9,7 @@ local shell = require 'spec.shell'
 local root = lfs.currentdir()
 local folder = files.folder()
 
-local function read(name) return files.read(folder .. '/' .. name) end
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write, read = files.inside(folder)
 local function wait_for(condition)
   local deadline = lib.cpu.ty_now() + 20
   while not condition() do

@@ -1,10 +1,10 @@
 -- The command line: scripts, subcommands, code, errors and exit status.
 local lib = require 'tycho.lib'
 local files = require 'spec.files'
-local shell = require 'spec.shell'
+local outcome = require 'spec.outcome'
 
 local folder = files.folder()
-local function tycho(arguments) return ('%sstatus %d\n'):format(shell('./tycho ' .. arguments)) end
+local function tycho(arguments) return outcome('./tycho ' .. arguments) end
 local function script(text) return files.write(folder .. '/script.lua', text) end
 
 describe('./tycho', function()

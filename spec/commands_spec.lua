@@ -7,7 +7,7 @@ local shell = require 'spec.shell'
 local root = require 'lfs'.currentdir()
 local folder = files.folder()
 
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write = files.inside(folder)
 -- Lines typed on a pipe, in the spec's folder; returns what came and the exit status.
 local function piped(lines)
   write('input', lines)

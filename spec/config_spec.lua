@@ -1,13 +1,13 @@
 -- Settings: YAML with positions, the grammar of key=value, errors that name the key and its place, help and dump.
--- luacheck: globals io.stderr
 local config = require 'tycho.config'
 local failure = require 'spec.failure'
 local files = require 'spec.files'
+local outcome = require 'spec.outcome'
+local quietly = require 'spec.quietly'
 local says = require 'spec.says'
-local shell = require 'spec.shell'
 
 local folder = files.folder()
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write = files.inside(folder)
 
 local defaults = [[
 # Defaults.
@@ -185,10 +185,7 @@ describe('a file over the defaults', function()
     local saved = write('saved.yml', 'epochs: 3\nextra: 5\nname: saved\n')
     local cfg = config.load(base, { 'name=now' }, saved)
     assert.same({ 3, 5, 'now', 1e-3 }, { cfg.epochs, cfg.extra, cfg.name, cfg.learning_rate })
-    local stderr = io.stderr
-    io.stderr = io.open('/dev/null', 'w') -- what is said about momentum
-    local after = config.load(base, { 'name=now', 'momentum=1', 'ratio=[1,0,0]' }, saved)
-    io.stderr = stderr
+    local after = quietly(config.load, base, { 'name=now', 'momentum=1', 'ratio=[1,0,0]' }, saved) -- momentum is told of
     assert.same({ 'no effect: momentum (--help says why)' }, config.notes(after))
     local differences = config.differences(config.load(base, {}, saved), after)
     assert.same({ { key = 'ratio', before = '[0.5, 0.5, 0]', after = '[1, 0, 0]', no_effect = false },
@@ -257,7 +254,7 @@ end)
 describe('--help, --cfg and notes', function()
   local function run(arguments)
     local path = write('script.lua', ("require('tycho.config').load(%q, arg) print('ran')"):format(base))
-    return ('%sstatus %d\n'):format(shell(('./tycho %s %s'):format(path, arguments)))
+    return outcome(('./tycho %s %s'):format(path, arguments))
   end
   it('explains every key', function()
     local out = run '--help'

@@ -1,5 +1,4 @@
 -- Data sets on disk: threads that load files, trees with something missing or odd, packed files, and the same samples from all of them.
--- luacheck: globals io.stderr
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local tycho = require 'tycho'
@@ -20,6 +19,7 @@ local full_memory = require 'spec.full_memory'
 local on_each_device = require 'spec.on_each_device'
 local says = require 'spec.says'
 local shell = require 'spec.shell'
+local stderr_to = require 'spec.stderr_to'
 
 local folder = files.folder()
 local read, write = files.read, files.write
@@ -29,14 +29,8 @@ local function bytes(x) return ffi.string(x:ptr(), x:numel() * x.type.size) end
 
 -- Calls fn and returns what it returns, and what it wrote to stderr.
 local function listening(fn, ...)
-  local stderr, name = io.stderr, folder .. '/stderr'
-  io.stderr = assert(io.open(name, 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  local text = read(name)
-  if not results[1] then error(results[2], 0) end
-  return results[2], text
+  local result = stderr_to(folder .. '/stderr', fn, ...)
+  return result, read(folder .. '/stderr')
 end
 
 local function open(dir, changes)
@@ -364,8 +358,7 @@ describe('a packed file', function()
     local step = tycho.graph(function(inputs) return dataset:images { 1 }:sum() + inputs.x end)
     local x = tycho.ones({}, 'f32', 'cuda-host')
     local first = step { x = x }:item()
-    local ok, message = pcall(step, { x = x })
-    assert.is_false(ok)
+    local message = failure(step, { x = x })
     assert.matches('a batch was asked for inside a captured step: make it before the step, and give it as an input$', message)
     step = tycho.graph(function(inputs) return inputs.images:sum() + inputs.x end)
     for _ = 1, 3 do assert.equal(first, step({ x = x, images = dataset:images { 1 } }):item()) end

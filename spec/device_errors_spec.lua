@@ -11,7 +11,7 @@ local lib = tycho.lib
 local root = lfs.currentdir()
 local folder = files.folder()
 
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write = files.inside(folder)
 local function run(line) return shell(line, folder) end
 -- A shared object from C.
 local function stub(path, text, flags)

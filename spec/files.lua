@@ -29,4 +29,9 @@ function M.write(path, text)
   return path
 end
 
+-- write and read for names in a folder.
+function M.inside(folder)
+  return function(name, text) return M.write(folder .. '/' .. name, text) end, function(name) return M.read(folder .. '/' .. name) end
+end
+
 return M

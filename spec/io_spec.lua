@@ -20,8 +20,7 @@ ffi.cdef 'int raise(int signal);'
 
 local folder = files.folder()
 local function path(name) return folder .. '/' .. name end
-local function write(name, bytes) return files.write(path(name), bytes) end
-local function read(name) return files.read(path(name)) end
+local write, read = files.inside(folder)
 
 -- fn(...) must raise one sentence that contains every one of the words.
 local function assert_refuses(words, fn, ...)

@@ -3,7 +3,8 @@
 local tycho = require 'tycho'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
-local shell = require 'spec.shell'
+local failure = require 'spec.failure'
+local outcome = require 'spec.outcome'
 
 -- Results of fn() with the named level as the float library.
 local function on_level(name, fn)
@@ -65,8 +66,7 @@ for _, level in ipairs(lib.levels) do
   describe('level ' .. level, function()
     if problem then
       it('is refused where it does not run', function()
-        local ok, message = pcall(lib.level, level)
-        assert.is_false(ok)
+        local message = failure(lib.level, level)
         assert.equal(('TYCHO_CPU=%s: %s'):format(level, problem), message)
       end)
       it('gives what plain gives', function() pending(problem) end)
@@ -91,7 +91,7 @@ end
 
 describe('TYCHO_CPU and OMP_NUM_THREADS', function()
   local function tycho_with(environment, code)
-    return ('%sstatus %d\n'):format(shell(('env %s ./tycho -e %q'):format(environment, code)))
+    return outcome(('env %s ./tycho -e %q'):format(environment, code))
   end
   it('choose the level', function()
     assert.equal('plain\nstatus 0\n', tycho_with('TYCHO_CPU=plain', "print(require('ffi').string(tycho.lib.cpu.ty_level()))"))
@@ -103,8 +103,7 @@ describe('TYCHO_CPU and OMP_NUM_THREADS', function()
   end)
   it('so are thread counts', function()
     for _, n in ipairs { 0, -1, 4097, 1.5, 'two' } do
-      local ok, message = pcall(tycho.set_threads, n)
-      assert.is_false(ok)
+      local message = failure(tycho.set_threads, n)
       assert.truthy(message:find('threads: expected', 1, true), message)
     end
   end)

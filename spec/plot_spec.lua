@@ -3,6 +3,7 @@ local lfs = require 'lfs'
 local plot = require 'tycho.plot'
 local font = require 'tycho.plot.font'
 local image = require 'tycho.io.image'
+local failure = require 'spec.failure'
 local files = require 'spec.files'
 
 local nan = 0 / 0
@@ -236,8 +237,7 @@ describe('plot', function()
       { { series = { good }, x_ticks = { positions = { 1 }, labels = {} } }, 'x_ticks must be' },
       { { series = { good }, hlines = { { name = 'floor', y = nan } } }, "'floor' needs a finite y, got " },
     } do
-      local ok, message = pcall(plot.lines, case[1])
-      assert.is_false(ok)
+      local message = failure(plot.lines, case[1])
       assert(message:find('plot: ', 1, true) == 1 and message:find(case[2], 1, true), message)
       assert.falsy(message:find('\n', 1, true))
     end

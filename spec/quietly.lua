@@ -1,11 +1,4 @@
--- Calls fn(...) without what it writes to stderr, such as progress lines. Returns what it returns.
--- luacheck: globals io.stderr
-return function(fn, ...)
-  local stderr = io.stderr
-  io.stderr = assert(io.open('/dev/null', 'w'))
-  local results = { pcall(fn, ...) }
-  io.stderr:close()
-  io.stderr = stderr
-  if not results[1] then error(results[2], 0) end
-  return unpack(results, 2, table.maxn(results))
-end
+-- Calls fn(...) without what it writes to stderr. Returns what it returns.
+local stderr_to = require 'spec.stderr_to'
+
+return function(fn, ...) return stderr_to('/dev/null', fn, ...) end

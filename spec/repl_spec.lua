@@ -3,11 +3,11 @@ local complete = require 'tycho.repl.complete'
 local printer = require 'tycho.repl.print'
 local tycho = require 'tycho'
 local files = require 'spec.files'
-local shell = require 'spec.shell'
+local outcome = require 'spec.outcome'
 
 local folder = files.folder()
 local function piped(lines)
-  return ('%sstatus %d\n'):format(shell('./tycho < ' .. files.write(folder .. '/lines', lines)))
+  return outcome('./tycho < ' .. files.write(folder .. '/lines', lines))
 end
 
 describe('the prompt on a pipe', function()

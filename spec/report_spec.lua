@@ -9,7 +9,7 @@ local shell = require 'spec.shell'
 local folder = files.folder()
 local read = files.read
 
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write = files.inside(folder)
 
 local function make()
   os.execute(('rm -rf %s/* '):format(folder))

@@ -4,15 +4,15 @@ local lfs = require 'lfs'
 local lib = require 'tycho.lib'
 local run_directory = require 'tycho.train.run'
 local files = require 'spec.files'
+local outcome = require 'spec.outcome'
 local says = require 'spec.says'
-local shell = require 'spec.shell'
 
 local folder = files.folder()
 local root = lib.root == '.' and lfs.currentdir() or lib.root
 
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
+local write = files.inside(folder)
 local function runs(arguments, out)
-  return ('%sstatus %d\n'):format(shell(('%s/tycho runs %s --out %s'):format(root, arguments, out or 'runs'), folder))
+  return outcome(('%s/tycho runs %s --out %s'):format(root, arguments, out or 'runs'), folder)
 end
 
 -- A run below FOLDER/runs. losses: one for each epoch.

@@ -1,27 +1,21 @@
 -- Sweeps: the grammar of values, the jobs that follow from it, and real processes that finish, fail, are stopped and go on.
--- luacheck: globals io.stderr
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local plan = require 'tycho.sweep.plan'
 local sweep = require 'tycho.sweep'
 local values = require 'tycho.sweep.values'
 local files = require 'spec.files'
+local outcome = require 'spec.outcome'
 local says = require 'spec.says'
 local shell = require 'spec.shell'
+local stderr_to = require 'spec.stderr_to'
 
 local folder = files.folder()
 
-local function write(name, text) return files.write(folder .. '/' .. name, text) end
-local function read(name) return files.read(folder .. '/' .. name) end
-local function launched(line) return ('%sstatus %d\n'):format(shell(line)) end
+local write, read = files.inside(folder)
 -- Runs a sweep from Lua; returns it and what it said.
 local function run(options)
-  local stderr, path = io.stderr, folder .. '/stderr'
-  io.stderr = assert(io.open(path, 'w'))
-  local ok, result = pcall(sweep.run, options)
-  io.stderr:close()
-  io.stderr = stderr
-  if not ok then error(result, 0) end
+  local result = stderr_to(folder .. '/stderr', sweep.run, options)
   return result, read 'stderr'
 end
 
@@ -209,7 +203,7 @@ describe('./tycho -m', function()
   end)
 
   it('refuses unknown keys, bad values, bad ranges and absent data before any job starts', function()
-    local function sweeps(text) return launched(('./tycho -m experiments/main.lua %s sweep_dir=%s/none epochs=1 %s'):format(tiny, folder, text)) end
+    local function sweeps(text) return outcome(('./tycho -m experiments/main.lua %s sweep_dir=%s/none epochs=1 %s'):format(tiny, folder, text)) end
     says(sweeps 'mask_prb=0,1', "job mask_prb=0: unknown key 'mask_prb'; did you mean 'mask_prob'", 'no job was started', 'status 1')
     says(sweeps 'mask_prob=0,2', 'job mask_prob=2: mask_prob must be a number from 0 to 1, got 2', 'status 1')
     says(sweeps 'mask_prob=0:1:-1', 'a bad range', 'status 1')
@@ -219,7 +213,7 @@ describe('./tycho -m', function()
   end)
 
   it('shows what it would do', function()
-    local out = launched(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 seeds=2 --dry-run'):format(tiny))
+    local out = outcome(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 seeds=2 --dry-run'):format(tiny))
     says(out, 'mask_prob=0.5 seed=1', '4 jobs', 'nothing was started', 'status 0')
     assert.is_nil(lfs.attributes(folder .. '/runs'))
     out = shell(('./tycho experiments/main.lua -m %s mask_prob=0,0.5 threads=1 --dry-run'):format(tiny))
@@ -230,7 +224,7 @@ describe('./tycho -m', function()
     lfs.mkdir(folder .. '/damaged')
     for _, text in ipairs { '{"script":', '[]', '{"script":"experiments/main.lua"}' } do
       write('damaged/jobs.json', text)
-      says(launched(('./tycho -m experiments/main.lua %s mask_prob=0,0.5 sweep_dir=%s/damaged'):format(tiny, folder)),
+      says(outcome(('./tycho -m experiments/main.lua %s mask_prob=0,0.5 sweep_dir=%s/damaged'):format(tiny, folder)),
         'jobs.json is damaged; remove it', 'status 1')
     end
   end)
@@ -243,9 +237,9 @@ describe('./tycho -m', function()
       .. '&& break; sleep 0.05; done; kill -TERM $!; wait $!'):format(command:format(tiny, folder, 'stopped'), folder, folder))
     says(out, 'stopping: 2 running jobs save their state', 'seed=0: stopped', 'the same command with sweep_dir=', 'goes on')
     says(read 'stopped/seed=0/status.json', '"stopped"')
-    local whole = launched(command:format(tiny, folder, 'whole'))
+    local whole = outcome(command:format(tiny, folder, 'whole'))
     says(whole, 'runs', 'status 0')
-    out = launched(command:format(tiny, folder, 'stopped'))
+    out = outcome(command:format(tiny, folder, 'stopped'))
     says(out, '0 of them finished before', 'status 0')
     assert.equal(read 'whole/table.csv', read 'stopped/table.csv')
     assert.equal(read 'whole/seed=1/metrics.jsonl', read 'stopped/seed=1/metrics.jsonl')
