@@ -1,7 +1,8 @@
 -- Compiles the text of a kernel: CUDA C by NVRTC for a GPU or by a C++ compiler over kernels/host/ for the CPU, C by cc. What was compiled once is
--- kept in TYCHO_CACHE (default: XDG_CACHE_HOME/tycho or ~/.cache/tycho) under a hash of text, architecture, compiler and version.
+-- kept (tycho.cache) under a hash of text, architecture, compiler and version.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
+local cache = require 'tycho.cache'
 local lib = require 'tycho.lib'
 local device = require 'tycho.device'
 local hash = require 'tycho.hash'
@@ -23,19 +24,11 @@ local function refuse(name, log)
   error(errors[1] and table.concat(errors, '\n') or ('kernel %s: the compiler failed: %s'):format(name, log), 0)
 end
 
--- ---- the cache ----
-
-local function cache_folder()
-  local own, base, home = os.getenv 'TYCHO_CACHE', os.getenv 'XDG_CACHE_HOME', os.getenv 'HOME'
-  return own and own ~= '' and own or base and base ~= '' and base .. '/tycho' or home and home .. '/.cache/tycho'
-end
+-- ---- what was compiled once ----
 
 -- fn(path) of what make(path) writes, made only where no earlier process has. Without a folder that can be written to it lives as long as fn runs.
 local function cached(key, ending, make, fn)
-  local folder = cache_folder()
-  if folder then
-    for at in (folder .. '/'):gmatch '()/' do lfs.mkdir(folder:sub(1, at - 1)) end
-  end
+  local folder = cache()
   local path = folder and ('%s/%s.%s'):format(folder, hash((key:gsub('#line[^\n]*', ''))), ending)
   if path and lfs.attributes(path, 'mode') == 'file' then return fn(path) end
   local temporary = os.tmpname()
