@@ -16,7 +16,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 7, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 8, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8, TY_F16, TY_BF16 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
@@ -64,9 +64,14 @@ int ty_capture_end(ty_graph **graph);
 int ty_graph_launch(ty_graph *graph);
 void ty_graph_free(ty_graph *graph);
 
-/* Whether cuDNN makes a plan for one convolution on a device that need not be here. device: its properties, as cuDNN's JSON; direction 0 forward,
- * 1 and 2 backward for the input and for the weight; the tensors' shapes count, not their data. workspace [out]: bytes that the plan needs. */
-int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
+/* ---- dnn.cu: the engines that cuDNN has for one convolution. direction 0 forward, 1 and 2 backward for the input and for the weight; y or its
+ * gradient, and so on. engine: 0 what its heuristics name first, which is used unless another was asked for. workspace [out]: bytes that the engine
+ * needs; -1 where there are fewer engines ---- */
+/* From now on such convolutions are done by this engine, if it is there; of tensors that are not aligned to 16 bytes always by the first (-1). */
+int ty_use_conv_engine(int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int engine,
+                       int64_t *workspace);
+/* Whether cuDNN makes a plan on a device that need not be here. device: its properties, as cuDNN's JSON; the tensors' shapes count, not their data. */
+int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int engine,
                  int64_t *workspace);
 
 /* ---- kernel.cu: kernels that are compiled at run time ---- */

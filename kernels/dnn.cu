@@ -1,12 +1,11 @@
 /* cuDNN through its graph API: a plan for each convolution of one shape is made when it is first met, from the heuristics' first engine that
- * cuDNN can finish, and kept. float32 means float32: engines that round the factors to TF32 are passed over, unless that was asked for. Engines whose
- * sums are rounded to 16 bits on the way, or are taken in no fixed order, are passed over too. */
+ * cuDNN can finish, and kept; another of them can be asked for. float32 means float32: engines that round the factors to TF32 are passed over, unless
+ * that was asked for. Engines whose sums are rounded to 16 bits on the way, or are taken in no fixed order, are passed over too. */
 #include "dnn.h"
 #include <cudnn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum kind { FORWARD, BACK_INPUT, BACK_WEIGHT };
 enum { OLDEST = 90800, MOST_ENGINES = 32, ALIGNED = 16, X = 1, W, Y };
 
 static cudnnHandle_t handle;
@@ -108,9 +107,19 @@ static const struct {
 
 /* ---- plans ---- */
 
-/* alignment: of all three tensors, in bytes; most engines want ALIGNED. */
-struct plan { kind of; conv_shape shape; int dtype; bool tf32; int64_t alignment; cudnnBackendDescriptor_t execution; int64_t workspace; plan *next; };
-static plan *plans;
+/* alignment: of all three tensors, in bytes; most engines want ALIGNED. engine: its number in the heuristics' order, among those that fit. */
+struct plan {
+  dnn_direction of;
+  conv_shape shape;
+  int dtype;
+  bool tf32;
+  int64_t alignment;
+  int engine;
+  cudnnBackendDescriptor_t execution;
+  int64_t workspace;
+  plan *next;
+};
+static plan *plans; /* of a convolution's the first is in use; the others stay, as captured graphs may launch their kernels */
 
 /* Whether an engine rounds more than the plan allows, or repeats no result bit for bit. */
 static bool is_unfit(const descriptor &config, const plan *p) {
@@ -135,7 +144,8 @@ static bool is_unfit(const descriptor &config, const plan *p) {
   return false;
 }
 
-/* Fills in execution and workspace. device: a device's properties for a plan that is never run, NULL for the device in use. */
+/* Fills in execution and workspace, from number p->engine of the engines that are fit and can be finished; leaves execution NULL where there are
+ * some, but fewer. device: a device's properties for a plan that is never run, NULL for the device in use. */
 static int make_plan(plan *p, const descriptor *device) {
   const conv_shape *s = &p->shape;
   auto &direction = directions[p->of];
@@ -155,6 +165,7 @@ static int make_plan(plan *p, const descriptor *device) {
   graph.finish();
   const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
   cudnnStatus_t last = graph.status;
+  int finished = 0;
   for (int m = 0; m < 2 && graph.status == CUDNN_STATUS_SUCCESS; m++) {
     descriptor search(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     search.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
@@ -184,11 +195,12 @@ static int make_plan(plan *p, const descriptor *device) {
         last = execution.status;
         continue;
       }
+      if (finished++ < p->engine) continue;
       int64_t n = 0;
       cudnnBackendGetAttribute(execution.d, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &p->workspace);
       p->execution = execution.release();
     }
-    if (p->execution) return 0;
+    if (finished) return 0;
   }
   return ty_fail("conv2d: cuDNN has no %s engine for x (%lld, %lld, %lld, %lld) and w (%lld, %lld, %lld, %lld), stride %lld, padding %lld%s%s",
                  ty_dtype_name(p->dtype), (long long)s->n, (long long)s->in, (long long)s->h, (long long)s->w, (long long)s->out, (long long)s->in,
@@ -196,23 +208,37 @@ static int make_plan(plan *p, const descriptor *device) {
                  last == CUDNN_STATUS_SUCCESS ? "" : ": ", last == CUDNN_STATUS_SUCCESS ? "" : cudnnGetErrorString(last));
 }
 
-static int plan_for(plan **found, kind of, const conv_shape *s, int dtype, int64_t alignment) {
-  bool tf32 = dtype == TY_F32 && device_tf32();
-  for (plan *p = plans; p; p = p->next)
-    if (p->of == of && p->dtype == dtype && p->tf32 == tf32 && p->alignment == alignment && memcmp(&p->shape, s, sizeof *s) == 0) {
-      *found = p;
-      return 0;
-    }
-  plan p = {of, *s, dtype, tf32, alignment, NULL, 0, plans};
+static bool is_for(const plan *p, const plan *like) {
+  return p->of == like->of && p->dtype == like->dtype && p->tf32 == like->tf32 && p->alignment == like->alignment &&
+         memcmp(&p->shape, &like->shape, sizeof p->shape) == 0;
+}
+/* The plan in use for a convolution like this, or, with engine >= 0, the one of that engine, which is in use from then on; made where there is none.
+ * NULL where there are fewer engines. */
+static int plan_for(plan **found, const plan *like, int engine) {
+  for (plan **link = &plans; *link; link = &(*link)->next) {
+    plan *p = *link;
+    if (!is_for(p, like) || (engine >= 0 && p->engine != engine)) continue;
+    if (engine >= 0) *link = p->next, p->next = plans, plans = p;
+    *found = p;
+    return 0;
+  }
+  plan p = *like;
+  p.engine = engine < 0 ? 0 : engine;
+  p.next = plans;
   TY_TRY(make_plan(&p, NULL));
-  *found = plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p);
+  *found = p.execution ? plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p) : NULL;
   return 0;
 }
 
-static int run(kind of, const conv_shape *s, int dtype, const void *x, const void *w, const void *y) {
-  plan *p;
-  int aligned = ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0;
-  TY_TRY(plan_for(&p, of, s, dtype, aligned ? (int64_t)ALIGNED : (int64_t)ty_dtype_size(dtype)));
+static bool is_aligned(const void *x, const void *w, const void *y) { return ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0; }
+
+static plan like(int direction, const conv_shape *s, int dtype, int64_t alignment) {
+  return {(dnn_direction)direction, *s, dtype, dtype == TY_F32 && device_tf32(), alignment, 0, NULL, 0, NULL};
+}
+
+static int run(dnn_direction of, const conv_shape *s, int dtype, const void *x, const void *w, const void *y) {
+  plan *p, wanted = like(of, s, dtype, is_aligned(x, w, y) ? (int64_t)ALIGNED : (int64_t)ty_dtype_size(dtype));
+  TY_TRY(plan_for(&p, &wanted, -1));
   scratch<char> workspace(p->workspace);
   TY_TRY(workspace.missing("conv2d"));
   const int64_t ids[3] = {X, W, Y};
@@ -230,17 +256,26 @@ int dnn_forward(const conv_shape *s, int dtype, void *y, const void *x, const vo
 int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, const void *w) { return run(BACK_INPUT, s, dtype, dx, w, dy); }
 int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x) { return run(BACK_WEIGHT, s, dtype, x, dw, dy); }
 
+int dnn_use_engine(int direction, const conv_shape *s, int dtype, const void *x, const void *w, const void *y, int engine, int64_t *workspace) {
+  plan *p = NULL, wanted = like(direction, s, dtype, ALIGNED);
+  if (is_aligned(x, w, y)) TY_TRY(plan_for(&p, &wanted, engine));
+  *workspace = p ? p->workspace : -1;
+  return 0;
+}
+
 /* ---- plans without a device ---- */
 
-int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding,
+int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty_tensor *x, const ty_tensor *w, int stride, int padding, int engine,
                  int64_t *workspace) {
-  plan p = {(kind)direction, {}, x->dtype, device_tf32(), ALIGNED, NULL, 0, NULL};
-  TY_TRY(ty_accept_conv(&p.shape, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
+  conv_shape s;
+  TY_TRY(ty_accept_conv(&s, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
+  plan p = like(direction, &s, x->dtype, ALIGNED);
+  p.engine = engine;
   descriptor properties(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(device) + 1, device);
   TY_TRY(check("plan_conv", properties.finish()));
   TY_TRY(make_plan(&p, &properties));
-  cudnnBackendDestroyDescriptor(p.execution);
-  *workspace = p.workspace;
+  *workspace = p.execution ? p.workspace : -1;
+  if (p.execution) cudnnBackendDestroyDescriptor(p.execution);
   return 0;
 }

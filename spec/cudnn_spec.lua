@@ -3,6 +3,7 @@
 local ffi = require 'ffi'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
+local convolutions = require 'spec.gpu_check.convolutions'
 
 local IMAGES = 1024
 
@@ -18,12 +19,6 @@ local devices = {
   { 'sm_80', properties('NVIDIA A100', 800, 108, 166912, 2048, 32) },
   { 'sm_86', properties('NVIDIA RTX A6000', 860, 84, 101376, 1536, 16) },
   { 'sm_90', properties('NVIDIA H200', 900, 132, 232448, 2048, 32) },
-}
-
--- in, out, kernel, stride, size of the input
-local convolutions = {
-  { 3, 64, 7, 2, 128 }, { 64, 64, 3, 1, 32 }, { 64, 128, 3, 2, 32 }, { 64, 128, 1, 2, 32 }, { 128, 128, 3, 1, 16 }, { 128, 256, 3, 2, 16 },
-  { 128, 256, 1, 2, 16 }, { 256, 256, 3, 1, 8 }, { 256, 512, 3, 2, 8 }, { 256, 512, 1, 2, 8 }, { 512, 512, 3, 1, 4 },
 }
 
 -- A channels-last tensor without memory. dtype: tycho.h's code.
@@ -49,7 +44,7 @@ describe('cuDNN without a device', function()
         local y = shape(code, IMAGES, outputs, size / stride, size / stride)
         for direction = 0, 2 do
           if not (inputs == 3 and direction == 1) then
-            local status = library.ty_plan_conv(d[2], direction, y, x, w, stride, (kernel - 1) / 2, workspace)
+            local status = library.ty_plan_conv(d[2], direction, y, x, w, stride, (kernel - 1) / 2, 0, workspace)
             assert(status == 0, status ~= 0 and ('direction %d: %s'):format(direction, ffi.string(library.ty_error())))
             assert(workspace[0] < 2 ^ 30, ('direction %d of %s takes %.0f MB'):format(direction, table.concat(s, ' '), tonumber(workspace[0]) / 1e6))
           end
@@ -58,10 +53,22 @@ describe('cuDNN without a device', function()
     end)
   end
 
+  it('has several engines for a convolution and tells where they end', function()
+    if not ok then return pending(library) end
+    local code, workspace = require('tycho.dtype').f16.code, ffi.new 'int64_t[1]'
+    local x, w = shape(code, IMAGES, 64, 32, 32), shape(code, 64, 64, 3, 3)
+    for direction = 0, 2 do
+      for engine, there in pairs { [0] = true, true, true, [1000] = false } do
+        assert.equal(0, library.ty_plan_conv(devices[3][2], direction, x, x, w, 1, 1, engine, workspace))
+        assert.equal(there, workspace[0] >= 0)
+      end
+    end
+  end)
+
   it('names what it cannot do', function()
     if not ok then return pending(library) end
     local x, w, y = shape(0, 2, 3, 8, 8), shape(0, 4, 5, 3, 3), shape(0, 2, 4, 8, 8)
-    assert.equal(1, library.ty_plan_conv(devices[1][2], 0, y, x, w, 1, 1, ffi.new 'int64_t[1]'))
+    assert.equal(1, library.ty_plan_conv(devices[1][2], 0, y, x, w, 1, 1, 0, ffi.new 'int64_t[1]'))
     assert.truthy(ffi.string(library.ty_error()):find('takes 5 channels', 1, true))
   end)
 end)

@@ -26,6 +26,7 @@ local rules = {
   device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
   amp = check.word { 'off', 'fp16', 'bf16' },
   tf32 = check.flag(),
+  cudnn_benchmark = check.flag(),
   capture = check.flag(),
   threads = check.whole(0, tycho.threads()),
   epochs = check.whole(1),
@@ -177,6 +178,7 @@ local function check_device(config)
     end
   end
   device.set_tf32(where, config.tf32)
+  device.set_cudnn_benchmark(where, config.cudnn_benchmark)
 end
 
 -- The settings of a script: YAML file, then the arguments. With resume=DIR or resume=auto that run's own settings stand between them, so that the

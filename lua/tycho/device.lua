@@ -127,9 +127,14 @@ end
 
 -- on: products and convolutions of float32 on a device may round their factors to TF32, for speed. Off at first; the CPU never does.
 function M.set_tf32(name, on)
-  local library = M.open(name).float
-  if name ~= 'cpu' then library.ty_set_tf32(on and 1 or 0) end
+  local device = M.open(name)
+  device.tf32 = on
+  if name ~= 'cpu' then device.float.ty_set_tf32(on and 1 or 0) end
 end
+
+-- on: convolutions on a device are done by the fastest of cuDNN's engines, as tycho.conv_engines finds it, instead of the first that its heuristics
+-- name. Off at first; what was chosen stays.
+function M.set_cudnn_benchmark(name, on) M.open(name).cudnn_benchmark = name ~= 'cpu' and on end
 
 -- Bytes that tensors on a device can still take, garbage being collected first.
 function M.free_bytes(name)

@@ -1,5 +1,6 @@
 -- conv2d(x, w, stride, padding): cross-correlation. x (N,I,H,W), w (O,I,KH,KW) -> (N,O,H',W'), H' = (H + 2 padding - KH) / stride + 1.
 -- stride is 1 and padding 0 unless given.
+local engines = require 'tycho.conv_engines'
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
@@ -24,6 +25,7 @@ return {
     end
     x, w = tensor.image(x), tensor.image(w)
     local y = tensor.empty_image({ x:size(0), w:size(0), out(x:size(2), w:size(2)), out(x:size(3), w:size(3)) }, x.dtype, x.device)
+    engines.choose(0, y, x, w, stride, padding)
     lib.check(y.lib.ty_conv2d(y.c, x.c, w.c, stride, padding, ctx.grad and 1 or 0), y.lib)
     ctx:save(x, w)
     ctx.stride, ctx.padding = stride, padding
@@ -35,10 +37,12 @@ return {
     local dx, dw
     if ctx.needs[1] then
       dx = tensor.empty_image(x.shape, x.dtype, x.device)
+      engines.choose(1, dy, dx, w, ctx.stride, ctx.padding)
       lib.check(dx.lib.ty_conv2d_back_input(dx.c, dy.c, w.c, ctx.stride, ctx.padding), dx.lib)
     end
     if ctx.needs[2] then
       dw = tensor.empty_image(w.shape, w.dtype, w.device)
+      engines.choose(2, dy, x, dw, ctx.stride, ctx.padding)
       lib.check(dw.lib.ty_conv2d_back_weight(dw.c, dy.c, x.c, ctx.stride, ctx.padding), dw.lib)
     end
     return dx, dw

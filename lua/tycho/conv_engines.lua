@@ -1,0 +1,110 @@
+-- Which of cuDNN's engines does a convolution. It is the one that cuDNN's heuristics name first, unless device.set_cudnn_benchmark(name, true) was
+-- called: then the first few are timed when a shape is met, and the fastest does it from then on. Another engine sums in another order, so that
+-- choices are kept (tycho.cache) for the same device and versions: later processes repeat the numbers of the first.
+local ffi = require 'ffi'
+local cache = require 'tycho.cache'
+local device = require 'tycho.device'
+local hash = require 'tycho.hash'
+local json = require 'tycho.io.json'
+local lib = require 'tycho.lib'
+local tensor = require 'tycho.tensor'
+
+local M = {}
+
+local MOST, WORKSPACE, ROUNDS, CALLS = 5, 256e6, 3, 4
+local GAIN = 0.97 -- of the first engine's time: less is not worth another order of summation
+
+-- By direction (as in ty_use_conv_engine, y, x, w and the rest too).
+local calls = {
+  [0] = function(library, y, x, w, stride, padding) return library.ty_conv2d(y.c, x.c, w.c, stride, padding, 1) end,
+  function(library, y, x, w, stride, padding) return library.ty_conv2d_back_input(x.c, y.c, w.c, stride, padding) end,
+  function(library, y, x, w, stride, padding) return library.ty_conv2d_back_weight(w.c, y.c, x.c, stride, padding) end,
+}
+
+-- Does a convolution. Returns the library's status.
+function M.run(direction, y, ...) return calls[direction](lib.devices[y.device].float, y, ...) end
+
+-- From now on such convolutions are done by this engine, if it is there. Returns its bytes of workspace, or -1 where it is not.
+function M.use(engine, direction, y, x, w, stride, padding)
+  local library, workspace = lib.devices[y.device].float, ffi.new 'int64_t[1]'
+  lib.check(library.ty_use_conv_engine(direction, y.c, x.c, w.c, stride, padding, engine, workspace), library)
+  return tonumber(workspace[0])
+end
+
+local function seconds_of_run(direction, y, ...)
+  local best = math.huge
+  for _ = 1, ROUNDS do
+    local start = lib.cpu.ty_now()
+    for _ = 1, CALLS do
+      if M.run(direction, y, ...) ~= 0 then return math.huge end
+    end
+    device.synchronize(y.device)
+    best = math.min(best, (lib.cpu.ty_now() - start) / CALLS)
+  end
+  return best
+end
+
+-- Seconds of the convolution by each of the first engines, in their order; infinite for one that fails or wants too much memory. The output is
+-- written each time. Empty where there is no choice. Leaves the last one in use.
+function M.times(...)
+  local times = {}
+  for engine = 0, MOST - 1 do
+    local workspace = M.use(engine, ...)
+    if workspace < 0 then break end
+    times[engine + 1] = engine > 0 and workspace > WORKSPACE and math.huge or seconds_of_run(...)
+  end
+  return times
+end
+
+-- ---- choices that are kept ----
+
+local kept = {} -- by device: path [opt] and engine by convolution
+
+local function choices_of(name)
+  if kept[name] then return kept[name] end
+  local folder, text = cache(), device.describe(name)
+  local found = { path = folder and ('%s/cudnn-%s.json'):format(folder, hash(text)), device = text, engines = {} }
+  local ok, old = pcall(function() return json.load(found.path) end)
+  if ok and type(old) == 'table' and old.device == text and type(old.engines) == 'table' then found.engines = old.engines end
+  kept[name] = found
+  return found
+end
+
+local function keep(choices, key, engine)
+  choices.engines[key] = engine
+  if choices.lost then return end
+  local ok, why = pcall(function()
+    json.save(choices.path or error('there is no folder for it: set TYCHO_CACHE', 0), { device = choices.device, engines = choices.engines })
+  end)
+  if ok then return end
+  choices.lost = true
+  io.stderr:write(('cudnn_benchmark: choices of engines last as long as this process, and another may choose others: %s\n'):format(why))
+end
+
+local chosen = {} -- by convolution: true once its engine is in use
+
+-- To be called before a convolution; does nothing unless choices were asked for. Within a captured step none can be timed, and what is not known
+-- stays as it is.
+function M.choose(direction, y, x, w, stride, padding)
+  local on = lib.devices[y.device]
+  if not on.cudnn_benchmark or y:numel() == 0 then return end
+  local key = ('%s%s %d x%s w%s stride %d padding %d'):format(y.dtype, y.dtype == 'f32' and on.tf32 and ' tf32' or '', direction,
+    tensor.shape_text(x), tensor.shape_text(w), stride, padding)
+  local own = y.device .. ' ' .. key
+  if chosen[own] then return end
+  local choices = choices_of(y.device)
+  local known = choices.engines[key]
+  if type(known) ~= 'number' or M.use(known, direction, y, x, w, stride, padding) < 0 then
+    if lib.capturing then return end
+    local times, best = M.times(direction, y, x, w, stride, padding), 1
+    if #times == 0 then return end
+    for i, seconds in ipairs(times) do
+      if seconds < times[best] and seconds < GAIN * times[1] then best = i end
+    end
+    M.use(best - 1, direction, y, x, w, stride, padding)
+    keep(choices, key, best - 1)
+  end
+  chosen[own] = true
+end
+
+return M
