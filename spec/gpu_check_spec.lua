@@ -15,17 +15,19 @@ describe('gpu-check', function()
   it('runs its sections and writes what they found', function()
     local problem = device.problem 'cuda-host'
     if problem then return pending(problem) end
-    local out, status = check 'device=cuda-host sections=ops,torch'
+    local out, status = check 'device=cuda-host sections=ops,engines,torch'
     assert(status == 0, out)
     local found = json.load(folder .. '/cuda-host.json')
-    assert.same({ 'torch', 'ops' }, { found.sections[1].name, found.sections[2].name })
-    assert.equal('passed', found.sections[2].status)
-    assert(#found.sections[2].rows > 20)
-    for _, row in ipairs(found.sections[2].rows) do assert(row.milliseconds > 0 and (row.tflops or row.gigabytes_per_second) > 0, row.what) end
-    assert.equal('skipped: PyTorch is measured on a GPU only', found.sections[1].status)
+    local engines, torch, ops = unpack(found.sections)
+    assert.same({ 'engines', 'torch', 'ops' }, { engines.name, torch.name, ops.name })
+    assert.same({ 'passed', 'skipped: PyTorch is measured on a GPU only', 'passed' }, { engines.status, torch.status, ops.status })
+    assert(#ops.rows > 20)
+    for _, row in ipairs(ops.rows) do assert(row.milliseconds > 0 and (row.tflops or row.gigabytes_per_second) > 0, row.what) end
+    assert.equal(2 * (11 * 3 - 1) + 2, #engines.rows)
+    for _, row in ipairs(engines.rows) do assert(row.fastest > 0 and row.fastest <= row.first, row.what) end
     local text = files.read(folder .. '/cuda-host.md')
     assert.truthy(text:find('| gather and normalise images | float32 |', 1, true), text)
-    assert.matches('^==== ops ====\n', files.read(folder .. '/cuda-host.log'))
+    assert.equal('==== engines ====\n==== ops ====\n', files.read(folder .. '/cuda-host.log'))
   end)
 
   it('leaves out what there is no time for', function()

@@ -39,7 +39,8 @@ local sections = {
   { name = 'golden', title = "Training steps of the reference's code", seconds = tiny and 200 or 60,
     command = lua .. 'golden.lua ' .. settings.device },
   { name = 'step', title = 'The published training step', seconds = 120, command = ('%sstep.lua %s'):format(lua, settings.device) },
-  { name = 'torch', title = 'The same in PyTorch', seconds = 200, command = ('%s %s/spec/gpu_check/step.py'):format(python, root),
+  { name = 'engines', title = "cuDNN's engines", seconds = 40, command = lua .. 'engines.lua ' .. settings.device },
+  { name = 'torch', title = 'The same in PyTorch', seconds = 220, command = ('%s %s/spec/gpu_check/step.py'):format(python, root),
     missing = tiny and 'PyTorch is measured on a GPU only' or not python and 'no python3 has torch and torchvision (PYTHON names another)' or nil },
   { name = 'ops', title = 'Operations', seconds = 60, command = lua .. 'ops.lua ' .. settings.device },
   { name = 'curves', title = 'Loss in mixed precision and in float32 on the CPU', seconds = 60,
@@ -97,7 +98,11 @@ local function targets(results)
       if result.name == 'step' then ours[row.mode] = row elseif result.name == 'torch' then torch[row.mode] = row end
     end
   end
-  local best = ours['fp16, captured'] or ours['fp16']
+  local best
+  for _, mode in ipairs { 'fp16', 'fp16, captured', 'fp16, cudnn_benchmark', 'fp16, cudnn_benchmark, captured' } do
+    local row = ours[mode]
+    if row and (not best or row.images_per_second > best.images_per_second) then best = row end
+  end
   if tiny or not best then return nil end
   local rows = {}
   local function add(what, value, at_least, aim, less)
@@ -106,10 +111,11 @@ local function targets(results)
       rows[#rows + 1] = { what = what, value = value, at_least = at_least, aim = aim, ok = ok }
     end
   end
-  local rate = best.images_per_second
+  local rate, rival = best.images_per_second, torch['compiled, CUDA graphs']
+  if not rival or torch.compiled and torch.compiled.images_per_second > rival.images_per_second then rival = torch.compiled end
   add('images/s', rate, 40000, 60000)
   add("times the reference's code under eager AMP", torch.eager and rate / torch.eager.images_per_second, 2, 3)
-  add('times the best PyTorch', torch.compiled and rate / torch.compiled.images_per_second, 1, 1.4)
+  add('times the best PyTorch', rival and rate / rival.images_per_second, 1, 1.4)
   add('peak GB of memory without the data', best.held_gigabytes, 7.5, 6.3, true)
   add('minutes for 1000 epochs without evaluations, by arithmetic', EPOCHS * OBJECTS * 2 / rate / 60, 45, 25, true)
   return { name = 'targets', title = 'Targets', rows = rows, status = 'of an H200' }
