@@ -80,10 +80,15 @@ describe("cuDNN's engines", function()
     end
   end)
 
-  check('that fail or want more than 256 MB are left alone', function()
+  check('that fail, or want more than 256 MB and more than the first, are left alone', function()
     with_engines({ [0] = slow, { seconds = 1e-4, fails = true }, { seconds = 1e-4, workspace = 257e6 } }, function(choice, used)
       choice.choose(0, convolution(2))
       assert.equal(0, used[#used])
+    end)
+    local first = { seconds = 2e-3, workspace = 300e6 }
+    with_engines({ [0] = first, { seconds = 1e-5, workspace = 301e6 }, { seconds = 1e-4, workspace = 300e6 } }, function(choice, used)
+      choice.choose(0, convolution(3))
+      assert.equal(2, used[#used])
     end)
   end)
 

@@ -44,14 +44,15 @@ local function seconds_of_run(direction, y, ...)
   return best
 end
 
--- Seconds of the convolution by each of the first engines, in their order; infinite for one that fails or wants too much memory. The output is
--- written each time. Empty where there is no choice. Leaves the last one in use.
+-- Seconds of the convolution by each of the first engines, in their order; infinite for one that fails or wants more memory than the first and than
+-- 256 MB. The output is written each time. Empty where there is no choice. Leaves the last one in use.
 function M.times(...)
-  local times = {}
+  local times, limit = {}, WORKSPACE
   for engine = 0, MOST - 1 do
     local workspace = M.use(engine, ...)
     if workspace < 0 then break end
-    times[engine + 1] = engine > 0 and workspace > WORKSPACE and math.huge or seconds_of_run(...)
+    if engine == 0 then limit = math.max(limit, workspace) end
+    times[engine + 1] = workspace > limit and math.huge or seconds_of_run(...)
   end
   return times
 end
