@@ -38,12 +38,24 @@ describe('gpu-check', function()
     assert.truthy(out:find('skipped: 9 seconds were over', 1, true), out)
   end)
 
+  it('tells what passed from what was skipped', function()
+    local problem = device.problem 'cuda-host'
+    if problem then return pending(problem) end
+    for name, said in pairs { busted = '3 passed, 0 failed, 0 skipped', ['compute-sanitizer'] = '========= Error: Device not supported.' } do
+      files.write(('%s/%s'):format(folder, name), ("#!/bin/sh\necho '%s'\n"):format(said))
+    end
+    local out, status = shell(('chmod +x %s/busted %s/compute-sanitizer; PATH=%s:$PATH ./tycho spec/gpu_check/run.lua out=%s %s'):format(folder,
+      folder, folder, folder, 'device=cuda-host sections=specs,sanitizer'))
+    assert.equal(0, status)
+    says(out, 'specs      passed  (', 'sanitizer  skipped: compute-sanitizer does not support this device')
+  end)
+
   it('believes no sanitizer that reports an error or has not looked', function()
     local head, sum = '========= COMPUTE-SANITIZER\n', '========= ERROR SUMMARY: 0 errors\n'
     for said, expected in pairs {
       [head .. sum] = '"ok":true', [head .. '========= Invalid __global__ write of size 4 bytes\n=========     at k\n' .. sum] = '"errors":1,',
       [head] = '"ok":false', [head .. '========= Error: Race reported between Write access and Read access\n'] = '"ok":false',
-      [head .. '========= Error: Device not supported. Please refer to the documentation\n'] = '"skipped":',
+      [head .. '========= Error: Device not supported. Please refer to the documentation\n'] = '"unsupported":',
     } do
       files.write(folder .. '/compute-sanitizer', ("#!/bin/sh\ncat <<'END'\n%sEND\n"):format(said))
       says((shell(('chmod +x %s/compute-sanitizer; PATH=%s:$PATH ./tycho spec/gpu_check/sanitizer.lua cuda-host true'):format(folder, folder))),

@@ -82,7 +82,7 @@ local function run(section, whole)
   for _, row in ipairs(result.rows) do failed = failed + (row.ok == false and 1 or 0) end
   result.status = (status == '124' or status == '137') and ('failed: not done within %d seconds'):format(limit)
     or status ~= '0' and ('failed: it ended with status %s'):format(status or '?') or failed > 0 and ('failed: %d of its checks'):format(failed)
-    or #result.rows == 0 and 'failed: it found nothing' or result.rows[1].skipped and 'skipped: ' .. result.rows[1].skipped or 'passed'
+    or #result.rows == 0 and 'failed: it found nothing' or result.rows[1].unsupported and 'skipped: ' .. result.rows[1].unsupported or 'passed'
   if result.status:match '^failed' then result.log = table.concat(log, '\n') end
   return result
 end

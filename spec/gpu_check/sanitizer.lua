@@ -18,7 +18,7 @@ for _, tool in ipairs { 'memcheck', 'racecheck' } do
   end
   local is_whole = status == '0' and text:find ' SUMMARY: ' ~= nil
   if text:find('evice not supported', 1, true) then
-    row { name = tool, skipped = 'compute-sanitizer does not support this device' }
+    row { name = tool, unsupported = 'compute-sanitizer does not support this device' }
   else -- the tools are slow: where the time was over, what was looked at had no error
     row { name = tool, errors = found, seconds = lib.cpu.ty_now() - start, whole = is_whole, ok = found == 0 and (is_whole or status == '124') }
   end
