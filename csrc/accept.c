@@ -212,6 +212,20 @@ int ty_accept_cross_entropy_back(const ty_tensor *dx, const ty_tensor *dloss, co
   return ty_fail("cross_entropy backward: dx %s must have the shape of p %s", ty_shape_text(dx), ty_shape_text(p));
 }
 
+int ty_accept_pair_cross_entropy(const char *op, const ty_tensor *ds, const ty_tensor *loss, const ty_tensor *lse, const ty_tensor *s,
+                                 double temperature) {
+  TY_TRY(ty_check_dense(op, "s", s, TY_REAL, 2));
+  if (s->shape[0] != s->shape[1] || s->shape[0] < 2 || s->shape[0] % 2)
+    return ty_fail("%s: expected s (R, R) with an even R of at least 2, got shape %s", op, ty_shape_text(s));
+  if (!(temperature > 0)) return ty_fail("%s: the temperature must be above 0, got %g", op, temperature);
+  TY_TRY(ty_check_dense(op, "lse", lse, TY_REAL, 1));
+  TY_TRY(ty_check_size(op, "lse", lse, 0, s->shape[0]));
+  TY_TRY(check_scalar(op, ds ? "dloss" : "loss", loss));
+  if (!ds) return 0;
+  TY_TRY(ty_check_dense(op, "ds", ds, TY_REAL, 2));
+  return ty_same_shape(ds, s) ? 0 : ty_fail("%s: ds %s must have the shape of s %s", op, ty_shape_text(ds), ty_shape_text(s));
+}
+
 /* ---- optimisers ---- */
 
 /* All of one layout without gaps, so that memory order serves as index. */

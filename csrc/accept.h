@@ -62,6 +62,9 @@ int ty_accept_attention_back(ty_heads *s, const ty_tensor *dq, const ty_tensor *
 
 int ty_accept_cross_entropy(const ty_tensor *loss, const ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
 int ty_accept_cross_entropy_back(const ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
+/* ds [opt] */
+int ty_accept_pair_cross_entropy(const char *op, const ty_tensor *ds, const ty_tensor *loss, const ty_tensor *lse, const ty_tensor *s,
+                                 double temperature);
 
 /* slots: how many of m and v the optimiser keeps. */
 int ty_accept_step(const char *op, const ty_parameter *list, int64_t count, int slots, const ty_tensor *steps, const ty_tensor *scale,

@@ -1,4 +1,4 @@
-/* Cross entropy with integer targets. */
+/* Cross entropy with integer targets, and of a row's similarities with its partner as the target. */
 #include "accept.h"
 #include "fast_math.h"
 
@@ -54,6 +54,56 @@ int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor
     real *out = (real *)dx->data + r * n;
     for (int64_t j = 0; j < n; j++) out[j] = in[j] * scale;
     out[t[r]] -= scale;
+  }
+  return 0;
+}
+
+/* ---- pairs ---- */
+
+int ty_pair_cross_entropy(ty_tensor *loss, ty_tensor *lse, const ty_tensor *s, double temperature, double floor) {
+  const char *op = "pair_cross_entropy";
+  TY_TRY(ty_accept_pair_cross_entropy(op, NULL, loss, lse, s, temperature));
+  const int64_t rows = s->shape[0];
+  const real least = (real)floor, scale = (real)(1 / temperature);
+  double *losses = ty_alloc(rows * 8), total = 0;
+  if (!losses) return ty_fail("%s: out of memory for %lld bytes", op, (long long)rows * 8);
+#pragma omp parallel for schedule(static) if (rows * rows >= TY_PARALLEL)
+  for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
+    const real *in = (const real *)s->data + r * rows;
+    const int64_t ends[3] = {0, r, rows}; /* all columns but r: [0, r) and [r + 1, rows) */
+    real top = -INFINITY, sum = 0;
+    for (int half = 0; half < 2; half++)
+#pragma omp simd reduction(max : top)
+      for (int64_t j = ends[half] + half; j < ends[half + 1]; j++) top = in[j] > top ? in[j] : top;
+    top = (top < least ? least : top) * scale;
+    for (int half = 0; half < 2; half++)
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = ends[half] + half; j < ends[half + 1]; j++) sum += fast_exp((in[j] < least ? least : in[j]) * scale - top);
+    const real partner = in[r ^ 1] < least ? least : in[r ^ 1];
+    const double log_sum = log((double)sum);
+    losses[r] = log_sum - ((double)partner * scale - top);
+    ((real *)lse->data)[r] = (real)(log_sum + top);
+  }
+  for (int64_t r = 0; r < rows; r++) total += losses[r];
+  ty_free(losses, rows * 8);
+  *(real *)loss->data = (real)(total / (double)rows);
+  return 0;
+}
+
+int ty_pair_cross_entropy_back(ty_tensor *ds, const ty_tensor *dloss, const ty_tensor *lse, const ty_tensor *s, double temperature, double floor) {
+  TY_TRY(ty_accept_pair_cross_entropy("pair_cross_entropy backward", ds, dloss, lse, s, temperature));
+  const int64_t rows = s->shape[0];
+  const real least = (real)floor, scale = (real)(1 / temperature), share = *(const real *)dloss->data * scale / (real)rows;
+#pragma omp parallel for schedule(static) if (rows * rows >= TY_PARALLEL)
+  for (int64_t r = 0; r < rows; r++) {
+    if (ty_is_unwanted()) continue;
+    const real *in = (const real *)s->data + r * rows, of_row = ((const real *)lse->data)[r];
+    real *out = (real *)ds->data + r * rows;
+#pragma omp simd
+    for (int64_t j = 0; j < rows; j++) out[j] = in[j] >= least ? fast_exp(in[j] * scale - of_row) * share : 0;
+    out[r] = 0;
+    if (in[r ^ 1] >= least) out[r ^ 1] -= share;
   }
   return 0;
 }

@@ -195,6 +195,10 @@ int ty_attention_back(ty_tensor *dq, ty_tensor *dk, ty_tensor *dv, const ty_tens
 /* loss (scalar) = mean over rows of -log softmax(x)[target]; x, p [save] (rows, classes) dense; target int64 (rows). */
 int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target);
 int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor *p, const ty_tensor *target);
+/* Rows 2k and 2k+1 of s (R,R), dense, are a pair's. loss (scalar) = mean over rows i of -log softmax(v_i)[i's partner], without column i, where
+ * v = max(s, floor) / temperature; floor may be -infinity. lse [save] (R): log of the sums of exp(v_i). */
+int ty_pair_cross_entropy(ty_tensor *loss, ty_tensor *lse, const ty_tensor *s, double temperature, double floor);
+int ty_pair_cross_entropy_back(ty_tensor *ds, const ty_tensor *dloss, const ty_tensor *lse, const ty_tensor *s, double temperature, double floor);
 
 /* ---- optim.c: in place, one pass over all parameters of an optimiser ---- */
 /* A parameter, what is kept for it and its gradient, of one layout without gaps. v is Adam's alone; m [opt] is SGD's velocity, NULL without

@@ -39,8 +39,8 @@ for _, row in ipairs(lib.rows) do
     end)
   end
 end
-for _, name in ipairs { 'softmax', 'layer_norm', 'normalize', 'cross_entropy', 'attention', 'self_attention', 'avg_pool2d', 'max_pool2d', 'sum',
-  'mse', 'index_select', 'cat', 'narrow', 'transpose', 'reshape', 'select', 'permute', 'clone', 'stack' } do
+for _, name in ipairs { 'softmax', 'layer_norm', 'normalize', 'cross_entropy', 'pair_cross_entropy', 'attention', 'self_attention',
+  'avg_pool2d', 'max_pool2d', 'sum', 'mse', 'index_select', 'cat', 'narrow', 'transpose', 'reshape', 'select', 'permute', 'clone', 'stack' } do
   case(name, op.record(name).sample)
 end
 case('sum', function(g) return g:uniform_tensor { 300, 37 }, 0 end)

@@ -47,6 +47,8 @@ case('cross_entropy', 'many rows', function(g)
   for i = 1, 600 do target[i] = g:integer(300) end
   return g:normal_tensor { 600, 300 }, target
 end)
+case('pair_cross_entropy', 'many rows', function(g) return g:uniform_tensor { 600, 600 }, 0.1, 0.3 end)
+case('pair_cross_entropy', 'no floor', function(g) return g:normal_tensor { 300, 300 } end)
 case('index_select', 'repeated rows', function(g)
   local index = {}
   for i = 1, 500 do index[i] = g:integer(9) end

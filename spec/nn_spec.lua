@@ -88,6 +88,25 @@ describe('a module', function()
   end)
 end)
 
+describe('pair_cross_entropy', function()
+  it('is the cross entropy of raised and scaled similarities, a row itself being far below', function()
+    local generator, rows, temperature = tycho.generator(1), 40, 0.1
+    local values, partners = generator:uniform_tensor({ rows, rows }, 'f64') - 0.4, {}
+    for i = 1, rows do partners[i] = i % 2 == 1 and i or i - 2 end
+    local itself = tycho.zeros({ rows, rows }, 'f64')
+    itself:diagonal():fill_(-1e5)
+    for floor, raised in pairs { [-math.huge] = function(s) return s end, [1e-7] = function(s) return s:clamp_min(1e-7) end } do
+      local s, t = values:clone():requires_grad_(), values:clone():requires_grad_()
+      local expected, got = (raised(s) / temperature + itself):cross_entropy(partners), t:pair_cross_entropy(temperature, floor)
+      assert.near(expected:item(), got:item(), 1e-12)
+      expected:backward()
+      got:backward()
+      assert(t.grad:abs():sum():item() > 1)
+      assert.near(0, (s.grad - t.grad):abs():sum():item(), 1e-12)
+    end
+  end)
+end)
+
 describe('options', function()
   it('that nobody knows are refused, the nearest named', function()
     local x = tycho.ones { 1, 1, 2, 2 }
@@ -96,6 +115,7 @@ describe('options', function()
     says(failure(x.batch_norm, x, w, w, nil, { trainning = true }), "batch_norm: unknown option 'trainning'; did you mean 'training'?")
     says(failure(x.batch_norm, x, w, w), 'batch_norm: outside training running_mean and running_var are needed')
     says(failure(tycho.loss.nt_xent, tycho.ones { 2, 2 }, 0.1, 7), 'nt_xent: expected a table of options, got number')
+    says(failure(tycho.loss.nt_xent, tycho.ones { 2, 2 }), 'nt_xent: expected a temperature above 0, got nil')
   end)
 end)
 

@@ -161,6 +161,9 @@ describe('shape errors name the op and the shapes', function()
     { 'cat', function() return tycho.cat({ tycho.ones { 2, 3 }, tycho.ones { 2, 4 } }, 0) end, '(2, 4)' },
     { 'layer_norm', function() return tycho.ones({ 2, 3 }):layer_norm(tycho.ones { 4 }, tycho.ones { 4 }) end, '4' },
     { 'cross_entropy', function() return tycho.ones({ 2, 3 }):cross_entropy { 0, 3 } end, '3' },
+    { 'pair_cross_entropy', function() return tycho.ones({ 4, 6 }):pair_cross_entropy(0.1) end, '(4, 6)' },
+    { 'pair_cross_entropy', function() return tycho.ones({ 3, 3 }):pair_cross_entropy(0.1) end, '(3, 3)' },
+    { 'pair_cross_entropy', function() return tycho.ones({ 4, 4 }):pair_cross_entropy(0) end, 'the temperature must be above 0, got 0' },
     { 'reshape', function() return tycho.ones({ 2, 3 }):reshape { 4 } end, '(2, 3)' },
     { 'index', function() return tycho.ones({ 2, 3 })[2] end, '0..1' },
   }

@@ -13,7 +13,7 @@ local M = {}
 local policies = {}
 for _, name in ipairs { 'conv2d', 'linear', 'matmul', 'attention', 'self_attention' } do policies[name] = 'low' end
 for _, name in ipairs { 'exp', 'log', 'pow', 'reciprocal', 'square', 'softmax', 'layer_norm', 'normalize', 'cosine_similarity', 'cross_entropy',
-  'mse', 'max' } do
+  'pair_cross_entropy', 'mse', 'max' } do
   policies[name] = 'full'
 end
 

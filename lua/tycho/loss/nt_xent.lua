@@ -8,15 +8,13 @@ local autocast = require 'tycho.autocast'
 local check_options = require 'tycho.options'
 
 local function loss(p, temperature, options)
-  local rows = p:size(0)
-  if rows % 2 ~= 0 then lib.raise(('nt_xent: rows must come in pairs, got shape %s'):format(tensor.shape_text(p))) end
+  local is_clamped = check_options('nt_xent', options, { clamp = true }).clamp ~= false
+  if type(temperature) ~= 'number' or not (temperature > 0) then
+    lib.raise('nt_xent: expected a temperature above 0, got ' .. tostring(temperature))
+  end
+  if p:size(0) % 2 ~= 0 then lib.raise(('nt_xent: rows must come in pairs, got shape %s'):format(tensor.shape_text(p))) end
   p = p:normalize()
-  local similarity = p:matmul(p:transpose(0, 1))
-  if check_options('nt_xent', options, { clamp = true }).clamp ~= false then similarity = similarity:clamp_min(1e-7) end
-  local itself, partner = tensor.zeros({ rows, rows }, p.dtype, p.device), tensor.empty({ rows }, 'i64')
-  itself:diagonal():fill_(-1e5)
-  for i = 0, rows - 1 do partner:ptr()[i] = i % 2 == 0 and i + 1 or i - 1 end
-  return (similarity / temperature + itself):cross_entropy(partner:to(p.device))
+  return p:matmul(p:transpose(0, 1)):pair_cross_entropy(temperature, is_clamped and 1e-7 or nil)
 end
 
 return function(p, temperature, options) return autocast.run('off', loss, p, temperature, options) end
