@@ -11,12 +11,20 @@ static int check_targets(const char *op, const ty_tensor *p, const ty_tensor *ta
   return 0;
 }
 
+/* Gives losses, of rows, back. */
+static void put_mean(ty_tensor *loss, double *losses, int64_t rows) {
+  double total = 0;
+  for (int64_t r = 0; r < rows; r++) total += losses[r];
+  ty_free(losses, rows * 8);
+  *(real *)loss->data = (real)(total / (double)rows);
+}
+
 int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty_tensor *target) {
   TY_TRY(ty_accept_cross_entropy(loss, p, x, target));
   TY_TRY(check_targets("cross_entropy", p, target));
   int64_t rows = x->shape[0], n = x->shape[1];
   const int64_t *t = target->data;
-  double *losses = ty_alloc(rows * 8), total = 0;
+  double *losses = ty_alloc(rows * 8);
   if (!losses) return ty_fail("cross_entropy: out of memory for %lld bytes", (long long)rows * 8);
 #pragma omp parallel for schedule(static) if (rows * n >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
@@ -35,9 +43,7 @@ int ty_cross_entropy(ty_tensor *loss, ty_tensor *p, const ty_tensor *x, const ty
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) out[j] *= scale;
   }
-  for (int64_t r = 0; r < rows; r++) total += losses[r];
-  ty_free(losses, rows * 8);
-  *(real *)loss->data = (real)(total / (double)rows);
+  put_mean(loss, losses, rows);
   return 0;
 }
 
@@ -60,12 +66,14 @@ int ty_cross_entropy_back(ty_tensor *dx, const ty_tensor *dloss, const ty_tensor
 
 /* ---- pairs ---- */
 
+static inline real raised(real v, real least) { return v < least ? least : v; }
+
 int ty_pair_cross_entropy(ty_tensor *loss, ty_tensor *lse, const ty_tensor *s, double temperature, double floor) {
   const char *op = "pair_cross_entropy";
   TY_TRY(ty_accept_pair_cross_entropy(op, NULL, loss, lse, s, temperature));
   const int64_t rows = s->shape[0];
   const real least = (real)floor, scale = (real)(1 / temperature);
-  double *losses = ty_alloc(rows * 8), total = 0;
+  double *losses = ty_alloc(rows * 8);
   if (!losses) return ty_fail("%s: out of memory for %lld bytes", op, (long long)rows * 8);
 #pragma omp parallel for schedule(static) if (rows * rows >= TY_PARALLEL)
   for (int64_t r = 0; r < rows; r++) {
@@ -76,18 +84,15 @@ int ty_pair_cross_entropy(ty_tensor *loss, ty_tensor *lse, const ty_tensor *s, d
     for (int half = 0; half < 2; half++)
 #pragma omp simd reduction(max : top)
       for (int64_t j = ends[half] + half; j < ends[half + 1]; j++) top = in[j] > top ? in[j] : top;
-    top = (top < least ? least : top) * scale;
+    top = raised(top, least) * scale;
     for (int half = 0; half < 2; half++)
 #pragma omp simd reduction(+ : sum)
-      for (int64_t j = ends[half] + half; j < ends[half + 1]; j++) sum += fast_exp((in[j] < least ? least : in[j]) * scale - top);
-    const real partner = in[r ^ 1] < least ? least : in[r ^ 1];
+      for (int64_t j = ends[half] + half; j < ends[half + 1]; j++) sum += fast_exp(raised(in[j], least) * scale - top);
     const double log_sum = log((double)sum);
-    losses[r] = log_sum - ((double)partner * scale - top);
+    losses[r] = log_sum - ((double)raised(in[r ^ 1], least) * scale - top);
     ((real *)lse->data)[r] = (real)(log_sum + top);
   }
-  for (int64_t r = 0; r < rows; r++) total += losses[r];
-  ty_free(losses, rows * 8);
-  *(real *)loss->data = (real)(total / (double)rows);
+  put_mean(loss, losses, rows);
   return 0;
 }
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OLDEST = 90800, MOST_ENGINES = 32, ALIGNED = 16, X = 1, W, Y };
+enum { OLDEST = 90800, MOST_ENGINES = 32, ALIGNED = 16, IN_USE = -1, X = 1, W, Y };
 
 static cudnnHandle_t handle;
 static char text[32] = "cuDNN";
@@ -107,7 +107,8 @@ static const struct {
 
 /* ---- plans ---- */
 
-/* alignment: of all three tensors, in bytes; most engines want ALIGNED. engine: its number in the heuristics' order, among those that fit. */
+/* alignment: of all three tensors, in bytes; most engines want ALIGNED. engine: its number in the heuristics' order, among those that fit;
+ * of a plan that is looked for IN_USE too: whichever is. */
 struct plan {
   dnn_direction of;
   conv_shape shape;
@@ -208,22 +209,22 @@ static int make_plan(plan *p, const descriptor *device) {
                  last == CUDNN_STATUS_SUCCESS ? "" : ": ", last == CUDNN_STATUS_SUCCESS ? "" : cudnnGetErrorString(last));
 }
 
-static bool is_for(const plan *p, const plan *like) {
-  return p->of == like->of && p->dtype == like->dtype && p->tf32 == like->tf32 && p->alignment == like->alignment &&
-         memcmp(&p->shape, &like->shape, sizeof p->shape) == 0;
+static bool is_for(const plan *p, const plan *wanted) {
+  return p->of == wanted->of && p->dtype == wanted->dtype && p->tf32 == wanted->tf32 && p->alignment == wanted->alignment &&
+         memcmp(&p->shape, &wanted->shape, sizeof p->shape) == 0;
 }
-/* The plan in use for a convolution like this, or, with engine >= 0, the one of that engine, which is in use from then on; made where there is none.
- * NULL where there are fewer engines. */
-static int plan_for(plan **found, const plan *like, int engine) {
+/* The plan in use for the wanted convolution, or, where wanted has an engine, the one of that engine, which is in use from then on; made where there
+ * is none. NULL where there are fewer engines. */
+static int plan_for(plan **found, const plan *wanted) {
   for (plan **link = &plans; *link; link = &(*link)->next) {
     plan *p = *link;
-    if (!is_for(p, like) || (engine >= 0 && p->engine != engine)) continue;
-    if (engine >= 0) *link = p->next, p->next = plans, plans = p;
+    if (!is_for(p, wanted) || (wanted->engine != IN_USE && p->engine != wanted->engine)) continue;
+    if (wanted->engine != IN_USE) *link = p->next, p->next = plans, plans = p;
     *found = p;
     return 0;
   }
-  plan p = *like;
-  p.engine = engine < 0 ? 0 : engine;
+  plan p = *wanted;
+  if (p.engine == IN_USE) p.engine = 0;
   p.next = plans;
   TY_TRY(make_plan(&p, NULL));
   *found = p.execution ? plans = (plan *)memcpy(malloc(sizeof p), &p, sizeof p) : NULL;
@@ -232,13 +233,14 @@ static int plan_for(plan **found, const plan *like, int engine) {
 
 static bool is_aligned(const void *x, const void *w, const void *y) { return ((uintptr_t)x | (uintptr_t)w | (uintptr_t)y) % ALIGNED == 0; }
 
-static plan like(int direction, const conv_shape *s, int dtype, int64_t alignment) {
-  return {(dnn_direction)direction, *s, dtype, dtype == TY_F32 && device_tf32(), alignment, 0, NULL, 0, NULL};
+/* Not made yet. */
+static plan plan_of(int direction, const conv_shape *s, int dtype, int64_t alignment, int engine) {
+  return {(dnn_direction)direction, *s, dtype, dtype == TY_F32 && device_tf32(), alignment, engine, NULL, 0, NULL};
 }
 
 static int run(dnn_direction of, const conv_shape *s, int dtype, const void *x, const void *w, const void *y) {
-  plan *p, wanted = like(of, s, dtype, is_aligned(x, w, y) ? (int64_t)ALIGNED : (int64_t)ty_dtype_size(dtype));
-  TY_TRY(plan_for(&p, &wanted, -1));
+  plan *p, wanted = plan_of(of, s, dtype, is_aligned(x, w, y) ? (int64_t)ALIGNED : (int64_t)ty_dtype_size(dtype), IN_USE);
+  TY_TRY(plan_for(&p, &wanted));
   scratch<char> workspace(p->workspace);
   TY_TRY(workspace.missing("conv2d"));
   const int64_t ids[3] = {X, W, Y};
@@ -257,8 +259,8 @@ int dnn_back_input(const conv_shape *s, int dtype, void *dx, const void *dy, con
 int dnn_back_weight(const conv_shape *s, int dtype, void *dw, const void *dy, const void *x) { return run(BACK_WEIGHT, s, dtype, x, dw, dy); }
 
 int dnn_use_engine(int direction, const conv_shape *s, int dtype, const void *x, const void *w, const void *y, int engine, int64_t *workspace) {
-  plan *p = NULL, wanted = like(direction, s, dtype, ALIGNED);
-  if (is_aligned(x, w, y)) TY_TRY(plan_for(&p, &wanted, engine));
+  plan *p = NULL, wanted = plan_of(direction, s, dtype, ALIGNED, engine);
+  if (is_aligned(x, w, y)) TY_TRY(plan_for(&p, &wanted));
   *workspace = p ? p->workspace : -1;
   return 0;
 }
@@ -269,8 +271,7 @@ int ty_plan_conv(const char *device, int direction, const ty_tensor *y, const ty
                  int64_t *workspace) {
   conv_shape s;
   TY_TRY(ty_accept_conv(&s, "plan_conv", "x", x, "w", w, "y", y, stride, padding));
-  plan p = like(direction, &s, x->dtype, ALIGNED);
-  p.engine = engine;
+  plan p = plan_of(direction, &s, x->dtype, ALIGNED, engine);
   descriptor properties(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(device) + 1, device);
   TY_TRY(check("plan_conv", properties.finish()));

@@ -1,14 +1,13 @@
 -- The choice of cuDNN's engines, with a stand-in for its engines on the host build.
-local ffi = require 'ffi'
 local tycho = require 'tycho'
 local cache = require 'tycho.cache'
 local device = require 'tycho.device'
 local hash = require 'tycho.hash'
 local json = require 'tycho.io.json'
 local files = require 'spec.files'
+local setenv = require 'spec.setenv'
 local stderr_to = require 'spec.stderr_to'
 
-ffi.cdef 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);'
 local folder = files.folder()
 local problem = device.problem 'cuda-host'
 local now = tycho.lib.cpu.ty_now
@@ -47,16 +46,12 @@ local function convolution(images)
 end
 
 describe("cuDNN's engines", function()
-  local own = os.getenv 'TYCHO_CACHE'
-  local function cache_in(path) ffi.C.setenv('TYCHO_CACHE', path, 1) end
-  local count = 0
+  local count, own = 0, nil
   before_each(function()
     count = count + 1
-    cache_in(('%s/%d'):format(folder, count))
+    own = setenv('TYCHO_CACHE', ('%s/%d'):format(folder, count))
   end)
-  after_each(function()
-    if own then cache_in(own) else ffi.C.unsetenv 'TYCHO_CACHE' end
-  end)
+  after_each(function() setenv('TYCHO_CACHE', own) end)
   local function check(name, body)
     it(name, function()
       if problem then return pending(problem) end
@@ -124,7 +119,7 @@ describe("cuDNN's engines", function()
   end)
 
   check('are chosen for one process where they cannot be kept, which is told once', function()
-    cache_in '/proc/none'
+    setenv('TYCHO_CACHE', '/proc/none')
     stderr_to(folder .. '/said', function()
       with_engines({ [0] = slow, fast }, function(choice, used)
         choice.choose(0, convolution(2))

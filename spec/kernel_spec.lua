@@ -1,5 +1,4 @@
 -- Kernels written in Lua scripts: on the CPU from C and Lua, on devices from the CUDA text itself, by NVRTC also for GPUs that are not here.
-local ffi = require 'ffi'
 local tycho = require 'tycho'
 local device = require 'tycho.device'
 local op = require 'tycho.op'
@@ -7,9 +6,8 @@ local failure = require 'spec.failure'
 local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local says = require 'spec.says'
+local setenv = require 'spec.setenv'
 local shell = require 'spec.shell'
-
-pcall(ffi.cdef, 'int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);')
 
 local function assert_raises(fn, ...)
   local message = failure(fn)
@@ -26,11 +24,8 @@ local function assert_near(expected, got, tolerance)
 end
 
 local folder = files.folder()
-local cache = os.getenv 'TYCHO_CACHE'
-ffi.C.setenv('TYCHO_CACHE', folder .. '/own', 1)
-teardown(function()
-  if cache then ffi.C.setenv('TYCHO_CACHE', cache, 1) else ffi.C.unsetenv 'TYCHO_CACHE' end
-end)
+local cache = setenv('TYCHO_CACHE', folder .. '/own')
+teardown(function() setenv('TYCHO_CACHE', cache) end)
 
 -- What a process prints that runs code with an environment and a cache of its own.
 local function process(code, environment)

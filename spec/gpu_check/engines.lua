@@ -24,11 +24,9 @@ local first_of_all, fastest_of_all = { f16 = 0, bf16 = 0 }, { f16 = 0, bf16 = 0 
 -- Each direction writes over the tensor of its number: the next reads it.
 local function measure(mode, direction, y, x, w, s)
   local inputs, outputs, kernel, stride, side, count = unpack(s)
-  local result, padding, fastest = ({ [0] = y, x, w })[direction], (kernel - 1) / 2, 1
+  local result, padding = ({ [0] = y, x, w })[direction], (kernel - 1) / 2
   local times = engines.times(direction, y, x, w, stride, padding)
-  for i, seconds in ipairs(times) do
-    if seconds < times[fastest] then fastest = i end
-  end
+  local fastest = engines.fastest(times)
   local function result_of(engine)
     engines.use(engine, direction, y, x, w, stride, padding)
     tycho.lib.check(engines.run(direction, y, x, w, stride, padding), x.lib)

@@ -45,9 +45,9 @@ end
 
 -- What the last one chooses stays for the process.
 for _, entry in ipairs { { 'fp16', 'fp16' }, { 'bf16', 'bf16' }, { 'tf32', 'off', true }, { 'float32', 'off' },
-  { 'fp16, cudnn_benchmark', 'fp16' } } do
-  local mode, amp, tf32 = unpack(entry)
-  device.set_cudnn_benchmark(where, mode:find 'cudnn_benchmark' ~= nil)
+  { 'fp16, cudnn_benchmark', 'fp16', false, true } } do
+  local mode, amp, tf32, benchmark = unpack(entry)
+  device.set_cudnn_benchmark(where, benchmark)
   local eager, weights = measure(mode, amp, tf32, false)
   row(eager)
   local captured, same = measure(mode .. ', captured', amp, tf32, true)

@@ -25,8 +25,7 @@ return {
     end
     x, w = tensor.image(x), tensor.image(w)
     local y = tensor.empty_image({ x:size(0), w:size(0), out(x:size(2), w:size(2)), out(x:size(3), w:size(3)) }, x.dtype, x.device)
-    engines.choose(0, y, x, w, stride, padding)
-    lib.check(y.lib.ty_conv2d(y.c, x.c, w.c, stride, padding, ctx.grad and 1 or 0), y.lib)
+    engines.convolve(0, y, x, w, stride, padding, ctx.grad)
     ctx:save(x, w)
     ctx.stride, ctx.padding = stride, padding
     return y
@@ -37,13 +36,11 @@ return {
     local dx, dw
     if ctx.needs[1] then
       dx = tensor.empty_image(x.shape, x.dtype, x.device)
-      engines.choose(1, dy, dx, w, ctx.stride, ctx.padding)
-      lib.check(dx.lib.ty_conv2d_back_input(dx.c, dy.c, w.c, ctx.stride, ctx.padding), dx.lib)
+      engines.convolve(1, dy, dx, w, ctx.stride, ctx.padding)
     end
     if ctx.needs[2] then
       dw = tensor.empty_image(w.shape, w.dtype, w.device)
-      engines.choose(2, dy, x, dw, ctx.stride, ctx.padding)
-      lib.check(dw.lib.ty_conv2d_back_weight(dw.c, dy.c, x.c, ctx.stride, ctx.padding), dw.lib)
+      engines.convolve(2, dy, x, dw, ctx.stride, ctx.padding)
     end
     return dx, dw
   end,
