@@ -46,56 +46,78 @@ static int check_vector(const char *op, const char *name, const ty_tensor *t, in
   return ty_check_size(op, name, t, 0, size);
 }
 
-static int check_forward(const char *op, ty_matrix *m, const ty_tensor *y, const ty_tensor *x, const ty_tensor *weight,
-                         const ty_tensor *bias, const ty_tensor *residual) {
+static int check_statistics(const char *op, const ty_tensor *mean, const ty_tensor *rstd, int64_t channels) {
+  TY_TRY(check_vector(op, "mean", mean, channels));
+  return check_vector(op, "rstd", rstd, channels);
+}
+/* x as rows of channels, and the four vectors of its normalisation. */
+static int check_normalized(const char *op, ty_matrix *m, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight,
+                            const ty_tensor *bias) {
   TY_TRY(check_rows(op, "x", x));
-  TY_TRY(check_like_x(op, "y", y, x));
-  if (residual) TY_TRY(check_like_x(op, "residual", residual, x));
   int64_t channels = x->shape[1];
   *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
+  TY_TRY(check_statistics(op, mean, rstd, channels));
   TY_TRY(check_vector(op, "weight", weight, channels));
   return check_vector(op, "bias", bias, channels);
 }
 
-int ty_accept_batch_norm(ty_matrix *m, const ty_tensor *y, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean,
-                         const ty_tensor *running_var, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
-                         const ty_tensor *residual) {
-  const char *op = "batch_norm";
-  TY_TRY(check_forward(op, m, y, x, weight, bias, residual));
-  TY_TRY(check_vector(op, "mean", mean, m->columns));
-  TY_TRY(check_vector(op, "rstd", rstd, m->columns));
-  if (running_mean) TY_TRY(check_vector(op, "running_mean", running_mean, m->columns));
-  if (running_var) TY_TRY(check_vector(op, "running_var", running_var, m->columns));
+int ty_accept_statistics(ty_matrix *m, const char *op, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean,
+                         const ty_tensor *running_var, const ty_tensor *x) {
+  TY_TRY(check_rows(op, "x", x));
+  int64_t channels = x->shape[1];
+  *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
+  TY_TRY(check_statistics(op, mean, rstd, channels));
+  if (running_mean) TY_TRY(check_vector(op, "running_mean", running_mean, channels));
+  if (running_var) TY_TRY(check_vector(op, "running_var", running_var, channels));
   if (m->rows == 1) return ty_fail("%s: training needs more than one value per channel, got x of shape %s", op, ty_shape_text(x));
   return 0;
 }
 
-int ty_accept_batch_norm_eval(ty_matrix *m, const ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
-                              const ty_tensor *running_mean, const ty_tensor *running_var, const ty_tensor *residual) {
-  const char *op = "batch_norm_eval";
-  TY_TRY(check_forward(op, m, y, x, weight, bias, residual));
-  TY_TRY(check_vector(op, "running_mean", running_mean, m->columns));
-  return check_vector(op, "running_var", running_var, m->columns);
+int ty_accept_rstd(const char *op, const ty_tensor *rstd, const ty_tensor *var) {
+  TY_TRY(ty_check_dense(op, "rstd", rstd, TY_REAL, 1));
+  return check_vector(op, "running_var", var, rstd->shape[0]);
 }
 
-int ty_accept_batch_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias,
-                              const ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x, const ty_tensor *y,
-                              const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd) {
-  const char *op = "batch_norm_back";
-  TY_TRY(check_rows(op, "x", x));
+int ty_accept_batch_norm(ty_matrix *m, const char *op, const ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
+                         const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual) {
+  TY_TRY(check_normalized(op, m, x, mean, rstd, weight, bias));
+  TY_TRY(check_like_x(op, "y", y, x));
+  return residual ? check_like_x(op, "residual", residual, x) : 0;
+}
+
+int ty_accept_batch_norm_pool(const char *op, const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, const ty_tensor *mean,
+                              const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias, int kernel, int stride, int padding) {
+  ty_matrix m;
+  TY_TRY(ty_accept_window(op, "y", y, index, "x", x, kernel, stride, padding));
+  return check_normalized(op, &m, x, mean, rstd, weight, bias);
+}
+
+static int check_gradients(const char *op, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias, const ty_tensor *x) {
   TY_TRY(check_like_x(op, "dx", dx, x));
+  TY_TRY(check_vector(op, "dweight", dweight, x->shape[1]));
+  return check_vector(op, "dbias", dbias, x->shape[1]);
+}
+
+int ty_accept_batch_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias, const ty_tensor *dresidual,
+                              const ty_tensor *dy, const ty_tensor *more, const ty_tensor *x, const ty_tensor *y, const ty_tensor *weight,
+                              const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd) {
+  const char *op = "batch_norm_back";
+  TY_TRY(check_normalized(op, m, x, mean, rstd, weight, bias));
+  TY_TRY(check_gradients(op, dx, dweight, dbias, x));
   TY_TRY(check_like_x(op, "dy", dy, x));
+  if (more) TY_TRY(check_like_x(op, "more", more, x));
   if (y) TY_TRY(check_like_x(op, "y", y, x));
   if (dresidual) TY_TRY(check_like_x(op, "dresidual", dresidual, x));
-  if (dresidual && !y) return ty_fail("%s: with a residual the result y is needed", op);
-  int64_t channels = x->shape[1];
-  *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
-  TY_TRY(check_vector(op, "dweight", dweight, channels));
-  TY_TRY(check_vector(op, "dbias", dbias, channels));
-  TY_TRY(check_vector(op, "weight", weight, channels));
-  TY_TRY(check_vector(op, "bias", bias, channels));
-  TY_TRY(check_vector(op, "mean", mean, channels));
-  return check_vector(op, "rstd", rstd, channels);
+  return dresidual && !y ? ty_fail("%s: with a residual the result y is needed", op) : 0;
+}
+
+int ty_accept_batch_norm_pool_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias, const ty_tensor *dy,
+                                   const ty_tensor *index, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias,
+                                   const ty_tensor *mean, const ty_tensor *rstd, int kernel, int stride, int padding) {
+  const char *op = "batch_norm_back";
+  TY_TRY(ty_accept_window(op, "dy", dy, index, "x", x, kernel, stride, padding));
+  TY_TRY(check_normalized(op, m, x, mean, rstd, weight, bias));
+  return check_gradients(op, dx, dweight, dbias, x);
 }
 
 static int check_layer(const char *op, ty_matrix *m, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *mean,

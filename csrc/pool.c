@@ -1,5 +1,6 @@
 /* Pooling of channels-last images: max with the winner's place saved for backward, and the global average. */
 #include "accept.h"
+#include "pool.h"
 
 /* Channels are taken in blocks that stay in registers; a whole block has loops of constant length. */
 enum { BLOCK = 16 };
@@ -16,7 +17,7 @@ static int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 /* A window's pixels: rows x columns exist, the first of them at place `first` of a kernel x kernel window. */
 typedef struct { int64_t rows, columns, row_step, column_step, first, kernel; } window;
 
-/* y, index = maximum over the window at x of n channels. NaN wins, as in PyTorch. */
+/* y, index = maximum over the window at x of n channels. */
 INLINE void max_of(real *y, uint8_t *index, const real *x, const window *at, int64_t n) {
   real best[BLOCK];
   place where[BLOCK];
@@ -43,24 +44,33 @@ INLINE void max_of(real *y, uint8_t *index, const real *x, const window *at, int
   for (int64_t c = 0; c < n; c++) index[c] = (uint8_t)where[c];
 }
 
+ty_band ty_pool_band(const ty_windows *s, int64_t r) {
+  int64_t top = r % s->oh * s->stride - s->padding;
+  return (ty_band){max(0, top), min(s->h, top + s->kernel)};
+}
+
+void ty_pool_row(const ty_windows *s, int64_t r, real *y, uint8_t *index, const real *band) {
+  ty_band rows = ty_pool_band(s, r);
+  int64_t above = rows.first - (r % s->oh * s->stride - s->padding);
+  for (int64_t q = 0; q < s->ow; q++) {
+    int64_t left = q * s->stride - s->padding, j0 = max(0, -left), j1 = min(s->kernel, s->w - left);
+    const real *first = band + (left + j0) * s->c;
+    window at = {rows.end - rows.first, j1 - j0, s->w * s->c, s->c, above * s->kernel + j0, s->kernel};
+    int64_t pixel = q * s->c, k = 0;
+    for (; k + BLOCK <= s->c; k += BLOCK) max_of(y + pixel + k, index + pixel + k, first + k, &at, BLOCK);
+    if (k < s->c) max_of(y + pixel + k, index + pixel + k, first + k, &at, s->c - k);
+  }
+}
+
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
   TY_TRY(ty_accept_window("max_pool2d", "y", y, index, "x", x, kernel, stride, padding));
-  int64_t n = x->shape[0], c = x->shape[1], h = x->shape[2], w = x->shape[3], oh = y->shape[2], ow = y->shape[3];
-  const real *from = x->data;
-  real *to = y->data;
-  uint8_t *places = index->data;
+  ty_windows s = ty_windows_of(x, y, kernel, stride, padding);
+  int64_t pooled = s.ow * s.c;
 #pragma omp parallel for if (ty_numel(x) > TY_PARALLEL)
-  for (int64_t r = 0; r < n * oh; r++) {
+  for (int64_t r = 0; r < s.n * s.oh; r++) {
     if (ty_is_unwanted()) continue;
-    int64_t top = r % oh * stride - padding, i0 = max(0, -top), i1 = min(kernel, h - top);
-    for (int64_t q = 0; q < ow; q++) {
-      int64_t left = q * stride - padding, j0 = max(0, -left), j1 = min(kernel, w - left);
-      const real *first = from + ((r / oh * h + top + i0) * w + left + j0) * c;
-      window at = {i1 - i0, j1 - j0, w * c, c, i0 * kernel + j0, kernel};
-      int64_t pixel = (r * ow + q) * c, k = 0;
-      for (; k + BLOCK <= c; k += BLOCK) max_of(to + pixel + k, places + pixel + k, first + k, &at, BLOCK);
-      if (k < c) max_of(to + pixel + k, places + pixel + k, first + k, &at, c - k);
-    }
+    const real *band = (real *)x->data + (r / s.oh * s.h + ty_pool_band(&s, r).first) * s.w * s.c;
+    ty_pool_row(&s, r, (real *)y->data + r * pooled, (uint8_t *)index->data + r * pooled, band);
   }
   return 0;
 }
@@ -87,24 +97,26 @@ INLINE void collect(real *dx, const real *dy, const uint8_t *index, const window
   for (int64_t c = 0; c < n; c++) dx[c] = sum[c];
 }
 
-/* Each input pixel collects from the windows that contain it, so no two threads write to one place. */
+void ty_pool_back(const ty_windows *s, real *dx, const real *dy, const uint8_t *index, int64_t first, int64_t count) {
+  for (int64_t p = first; p < first + count; p++, dx += s->c) {
+    int64_t r = p / s->w, row = r % s->h + s->padding, column = p % s->w + s->padding;
+    int64_t i0 = row < s->kernel ? 0 : (row - s->kernel) / s->stride + 1, i1 = min(s->oh, row / s->stride + 1);
+    int64_t j0 = column < s->kernel ? 0 : (column - s->kernel) / s->stride + 1, j1 = min(s->ow, column / s->stride + 1);
+    window at = {i1 - i0, j1 - j0, s->ow * s->c, s->c, (row - i0 * s->stride) * s->kernel + column - j0 * s->stride, s->kernel};
+    int64_t from = ((r / s->h * s->oh + i0) * s->ow + j0) * s->c, k = 0;
+    for (; k + BLOCK <= s->c; k += BLOCK) collect(dx + k, dy + from + k, index + from + k, &at, s->stride, BLOCK);
+    if (k < s->c) collect(dx + k, dy + from + k, index + from + k, &at, s->stride, s->c - k);
+  }
+}
+
+/* Each pixel is one thread's, so no two threads write to one place. */
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {
   TY_TRY(ty_accept_window("max_pool2d_back", "dy", dy, index, "dx", dx, kernel, stride, padding));
-  int64_t n = dx->shape[0], c = dx->shape[1], h = dx->shape[2], w = dx->shape[3], oh = dy->shape[2], ow = dy->shape[3];
-  const real *from = dy->data;
-  real *to = dx->data;
-  const uint8_t *places = index->data;
+  ty_windows s = ty_windows_of(dx, dy, kernel, stride, padding);
 #pragma omp parallel for if (ty_numel(dx) > TY_PARALLEL)
-  for (int64_t r = 0; r < n * h; r++) {
+  for (int64_t r = 0; r < s.n * s.h; r++) {
     if (ty_is_unwanted()) continue;
-    int64_t row = r % h + padding, i0 = row < kernel ? 0 : (row - kernel) / stride + 1, i1 = min(oh, row / stride + 1);
-    for (int64_t q = 0; q < w; q++) {
-      int64_t column = q + padding, j0 = column < kernel ? 0 : (column - kernel) / stride + 1, j1 = min(ow, column / stride + 1);
-      window at = {i1 - i0, j1 - j0, ow * c, c, (row - i0 * stride) * kernel + column - j0 * stride, kernel};
-      int64_t first = ((r / h * oh + i0) * ow + j0) * c, pixel = (r * w + q) * c, k = 0;
-      for (; k + BLOCK <= c; k += BLOCK) collect(to + pixel + k, from + first + k, places + first + k, &at, stride, BLOCK);
-      if (k < c) collect(to + pixel + k, from + first + k, places + first + k, &at, stride, c - k);
-    }
+    ty_pool_back(&s, (real *)dx->data + r * s.w * s.c, dy->data, index->data, r * s.w, s.w);
   }
   return 0;
 }

@@ -16,7 +16,7 @@
 #define TYCHO_H
 #include <stdint.h>
 
-enum { TY_VERSION = 8, TY_MAX_DIMS = 6 };
+enum { TY_VERSION = 9, TY_MAX_DIMS = 6 };
 enum { TY_F32, TY_F64, TY_I64, TY_I32, TY_U8, TY_F16, TY_BF16 };
 enum { TY_CPU, TY_CUDA, TY_CUDA_HOST }; /* devices; the last is the CUDA sources compiled for the CPU, for tests */
 
@@ -153,20 +153,25 @@ int ty_conv2d_back_weight(ty_tensor *dw, const ty_tensor *dy, const ty_tensor *x
 int ty_set_exact(int on);
 int ty_exact(void);
 
-/* ---- batch_norm.c ---- */
-/* y = act((x - mean) * rstd * weight + bias + residual), act = ReLU when relu != 0; statistics over N,H,W of this batch.
- * x, y, residual [opt] float images or (N,C); weight, bias, running_mean, running_var (C).
- * mean, rstd [save] (C). running_* [opt] move by momentum, the variance towards the unbiased one. */
-int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
-                  const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual, int relu, double momentum, double eps);
-/* The same with the running statistics; saves nothing. */
-int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
-                       const ty_tensor *running_var, const ty_tensor *residual, int relu, double eps);
-/* dresidual [opt]. With relu, dy is masked by y > 0; without a residual y may be NULL and is computed from x. mean and rstd are the saved ones;
- * fixed != 0: they are constants (eval mode). */
-int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
-                       const ty_tensor *y, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd, int relu,
-                       int fixed);
+/* ---- batch_norm.c: x, float images or (N,C), and what has its shape; weight, bias, mean, rstd, running_mean, running_var (C) ---- */
+/* mean and rstd = 1 / sqrt(variance + eps) of this batch, over N,H,W. running_* [opt] move by momentum, the variance towards the unbiased one. */
+int ty_batch_norm_statistics(ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x, double momentum,
+                             double eps);
+int ty_batch_norm_rstd(ty_tensor *rstd, const ty_tensor *var, double eps); /* of the running variance, for eval mode */
+/* y = act((x - mean) * rstd * weight + bias + residual), act = ReLU when relu != 0. residual [opt]. */
+int ty_batch_norm(ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias,
+                  const ty_tensor *residual, int relu);
+/* y, index [save] = ty_max_pool2d of that without a residual, which is stored nowhere. */
+int ty_batch_norm_pool(ty_tensor *y, ty_tensor *index, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight,
+                       const ty_tensor *bias, int relu, int kernel, int stride, int padding);
+/* The result's gradient is dy + more [opt]. dresidual [opt]. With relu, it is masked by y > 0; without a residual y may be NULL and is computed
+ * from x. fixed != 0: mean and rstd are constants (eval mode). */
+int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *more,
+                       const ty_tensor *x, const ty_tensor *y, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean,
+                       const ty_tensor *rstd, int relu, int fixed);
+int ty_batch_norm_pool_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *index, const ty_tensor *x,
+                            const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd, int relu, int fixed,
+                            int kernel, int stride, int padding);
 
 /* ---- layer_norm.c ---- */
 /* Over the last dim, dense; rows = all others. weight, bias (D); mean, rstd [save] (rows). */

@@ -1,8 +1,9 @@
-/* Batch norm with the residual sum and the ReLU that follow it in a ResNet. Variances are sums of squares about a mean, or about a value among those
- * that are summed, never differences of large numbers; blocks of rows are joined in order. */
+/* Batch norm with what follows it in a ResNet: the residual sum and the ReLU, or the ReLU and max pooling. Variances are sums of squares about a
+ * mean, or about a value among those that are summed, never differences of large numbers; blocks of rows are joined in order. */
 #include "rows.h"
+#include "window.h"
 
-/* ---- forward ---- */
+/* ---- statistics ---- */
 
 /* parts[block][channel] = sum of the block's rows, and sum of their squared distances from the block's own mean. */
 template <class T, int N> __global__ void k_moments(float2 *parts, const T *x, rows m) {
@@ -38,8 +39,7 @@ template <class T, int N> __global__ void k_moments(float2 *parts, const T *x, r
 }
 
 /* A block for each channel joins the blocks' moments: Chan et al. 1983. */
-__global__ void k_statistics(real *mean, real *rstd, real *scale, real *running_mean, real *running_var, const float2 *parts,
-                             const real *weight, rows m, double momentum, double eps) {
+__global__ void k_statistics(real *mean, real *rstd, real *running_mean, real *running_var, const float2 *parts, rows m, double momentum, double eps) {
   int64_t c = blockIdx.x;
   double sum = 0, squares = 0;
   for (int64_t b = threadIdx.x; b < m.blocks; b += blockDim.x) sum += parts[b * m.channels + c].x;
@@ -54,26 +54,64 @@ __global__ void k_statistics(real *mean, real *rstd, real *scale, real *running_
   if (threadIdx.x) return;
   mean[c] = (real)centre;
   rstd[c] = (real)(1 / sqrt((m.count ? squares / (double)m.count : 0) + eps));
-  scale[c] = weight[c] * rstd[c];
   if (m.count == 0) return;
   if (running_mean) running_mean[c] += (real)(momentum * (centre - running_mean[c]));
   if (running_var) running_var[c] += (real)(momentum * (squares / (double)(m.count - 1) - running_var[c]));
 }
 
-__global__ void k_eval_scale(real *scale, const real *weight, const real *var, int64_t channels, double eps) {
-  int64_t c = thread_index();
-  if (c < channels) scale[c] = (real)(weight[c] / sqrt((double)var[c] + eps));
+int ty_batch_norm_statistics(ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x, double momentum,
+                             double eps) {
+  const char *op = "batch_norm";
+  ty_matrix m;
+  TY_TRY(ty_accept_statistics(&m, op, mean, rstd, running_mean, running_var, x));
+  return for_type_and_packets(x->dtype, m.columns, {x->data}, [&](auto *type, auto n) {
+    constexpr int N = COUNT_OF(n);
+    rows r = rows_of(m, N);
+    scratch<float2> parts(r.blocks * m.columns);
+    TY_TRY(parts.missing(op));
+    TY_TRY(launch(op, k_moments<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), parts.data, x->data, r));
+    return launch(op, k_statistics, dim3((unsigned)m.columns), dim3(THREADS), mean->data, rstd->data, running_mean ? running_mean->data : NULL,
+                  running_var ? running_var->data : NULL, parts.data, r, momentum, eps);
+  });
 }
 
-/* y = act((x - mean) * scale + bias + residual). NaN passes the ReLU. */
-template <class T, int N>
-__global__ void k_scale(T *y, const T *x, const real *mean, const real *scale, const real *bias, const T *residual, int relu, rows m) {
+__global__ void k_rstd(real *rstd, const real *var, int64_t channels, double eps) {
+  int64_t c = thread_index();
+  if (c < channels) rstd[c] = (real)(1 / sqrt((double)var[c] + eps));
+}
+
+int ty_batch_norm_rstd(ty_tensor *rstd, const ty_tensor *var, double eps) {
+  const char *op = "batch_norm";
+  TY_TRY(ty_accept_rstd(op, rstd, var));
+  return launch_each(op, k_rstd, ty_numel(var), rstd->data, var->data, ty_numel(var), eps);
+}
+
+/* ---- forward ---- */
+
+struct vectors { const real *mean, *rstd, *weight, *bias; };
+static vectors vectors_of(const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias) {
+  return {(const real *)mean->data, (const real *)rstd->data, (const real *)weight->data, (const real *)bias->data};
+}
+
+/* What is done to N channels from one on; to none where that is negative. */
+template <int N> struct affine {
+  real mean[N], scale[N], bias[N];
+  __device__ affine(const vectors &v, int64_t channel) {
+    for (int j = 0; j < N; j++) {
+      mean[j] = channel < 0 ? 0 : v.mean[channel + j];
+      scale[j] = channel < 0 ? 0 : v.weight[channel + j] * v.rstd[channel + j];
+      bias[j] = channel < 0 ? 0 : v.bias[channel + j];
+    }
+  }
+  __device__ real of(real x, int j) const { return (x - mean[j]) * scale[j] + bias[j]; }
+};
+
+static __device__ inline real activated(int relu, real v) { return relu && v < 0 ? 0.0f : v; } /* NaN passes */
+
+template <class T, int N> __global__ void k_normalize(T *y, const T *x, const T *residual, vectors v, int relu, rows m) {
   struct operands { packet<T, N> x, residual; };
   walk w = walk_of<N>(m);
-  real centre[N], factor[N], offset[N];
-  take_channels<N>(centre, mean, w);
-  take_channels<N>(factor, scale, w);
-  take_channels<N>(offset, bias, w);
+  affine<N> a(v, channel_of(w));
   for_rows(m, w, [&](int64_t i) {
     operands in = {packet_at<N>(x + i), {}};
     if (residual) in.residual = packet_at<N>(residual + i);
@@ -81,94 +119,107 @@ __global__ void k_scale(T *y, const T *x, const real *mean, const real *scale, c
   }, [&](int64_t i, const operands &in) {
     packet<T, N> out;
     for (int j = 0; j < N; j++) {
-      real v = ((real)in.x.of[j] - centre[j]) * factor[j] + offset[j];
-      if (residual) v += (real)in.residual.of[j];
-      out.of[j] = relu && v < 0 ? 0.0f : v;
+      real result = a.of((real)in.x.of[j], j);
+      if (residual) result += (real)in.residual.of[j];
+      out.of[j] = activated(relu, result);
     }
     put_packet(y + i, out);
   });
 }
 
-static int scaled(const char *op, ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const real *scale, const ty_tensor *bias,
-                  const ty_tensor *residual, int relu, ty_matrix m) {
-  const void *added = residual ? residual->data : NULL;
-  return for_type_and_packets(x->dtype, m.columns, {y->data, x->data, added}, [&](auto *type, auto n) {
+int ty_batch_norm(ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias,
+                  const ty_tensor *residual, int relu) {
+  const char *op = "batch_norm";
+  ty_matrix m;
+  TY_TRY(ty_accept_batch_norm(&m, op, y, x, mean, rstd, weight, bias, residual));
+  const void *second = residual ? residual->data : NULL;
+  return for_type_and_packets(x->dtype, m.columns, {y->data, x->data, second}, [&](auto *type, auto n) {
     constexpr int N = COUNT_OF(n);
     rows r = rows_of(m, N);
-    return launch(op, k_scale<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), y->data, x->data, mean->data, scale, bias->data, added, relu, r);
+    return launch(op, k_normalize<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), y->data, x->data, second,
+                  vectors_of(mean, rstd, weight, bias), relu, r);
   });
 }
 
-int ty_batch_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, ty_tensor *running_mean, ty_tensor *running_var, const ty_tensor *x,
-                  const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual, int relu, double momentum, double eps) {
-  const char *op = "batch_norm";
-  ty_matrix m;
-  TY_TRY(ty_accept_batch_norm(&m, y, mean, rstd, running_mean, running_var, x, weight, bias, residual));
-  scratch<real> scale(m.columns);
-  TY_TRY(scale.missing(op));
-  TY_TRY(for_type_and_packets(x->dtype, m.columns, {x->data}, [&](auto *type, auto n) {
-    constexpr int N = COUNT_OF(n);
-    rows r = rows_of(m, N);
-    scratch<float2> parts(r.blocks * m.columns);
-    TY_TRY(parts.missing(op));
-    TY_TRY(launch(op, k_moments<TYPE_OF(type), N>, rows_grid(r, N), rows_block(r, N), parts.data, x->data, r));
-    return launch(op, k_statistics, dim3((unsigned)m.columns), dim3(THREADS), mean->data, rstd->data, scale.data,
-                  running_mean ? running_mean->data : NULL, running_var ? running_var->data : NULL, parts.data, weight->data, r, momentum, eps);
-  }));
-  return scaled(op, y, x, mean, scale.data, bias, residual, relu, m);
+/* The values that windows share are computed for each of them, which costs less than to store them. */
+template <class T, int N> __global__ void k_normalize_pool(T *y, uint8_t *index, const T *x, int64_t total, vectors v, int relu, window s) {
+  int64_t i = thread_index();
+  if (i >= total) return;
+  affine<N> a(v, i % s.packets * N);
+  pool_at<N>(y, index, x, i, s, [&](const packet<T, N> &in, int j) { return activated(relu, a.of((real)in.of[j], j)); });
 }
 
-int ty_batch_norm_eval(ty_tensor *y, const ty_tensor *x, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *running_mean,
-                       const ty_tensor *running_var, const ty_tensor *residual, int relu, double eps) {
-  const char *op = "batch_norm_eval";
-  ty_matrix m;
-  TY_TRY(ty_accept_batch_norm_eval(&m, y, x, weight, bias, running_mean, running_var, residual));
-  scratch<real> scale(m.columns);
-  TY_TRY(scale.missing(op));
-  TY_TRY(launch_each(op, k_eval_scale, m.columns, scale.data, weight->data, running_var->data, m.columns, eps));
-  return scaled(op, y, x, running_mean, scale.data, bias, residual, relu, m);
+int ty_batch_norm_pool(ty_tensor *y, ty_tensor *index, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight,
+                       const ty_tensor *bias, int relu, int kernel, int stride, int padding) {
+  const char *op = "batch_norm";
+  TY_TRY(ty_accept_batch_norm_pool(op, y, index, x, mean, rstd, weight, bias, kernel, stride, padding));
+  return for_type_and_packets(x->dtype, x->shape[1], {y->data, index->data, x->data}, [&](auto *type, auto n) {
+    int64_t total = ty_numel(y) / COUNT_OF(n);
+    return launch_each(op, k_normalize_pool<TYPE_OF(type), COUNT_OF(n)>, total, y->data, index->data, x->data, total,
+                       vectors_of(mean, rstd, weight, bias), relu, window_of(x, y, kernel, stride, padding, COUNT_OF(n)));
+  });
 }
 
 /* ---- backward ---- */
 
-/* What both passes read; y: the result where a residual was added, NULL where the ReLU's mask follows from x. */
-template <class T> struct sources { const T *dy, *x, *y; const real *mean, *weight, *rstd, *bias; int relu; };
-template <class T, int N> struct operands_back { packet<T, N> dy, x, y; };
+/* The gradient of the result as it comes: a tensor, the sum of two, or what a tensor is before the pooling that followed. AT_ONCE: rows that are read
+ * before the first is worked on, as many as registers hold. */
+template <class T> struct direct {
+  enum { AT_ONCE = AHEAD };
+  const T *dy;
+  template <int N> __device__ packet<T, N> read(int64_t i) const { return packet_at<N>(dy + i); }
+  template <int N> static __device__ real value(const packet<T, N> &in, int j) { return (real)in.of[j]; }
+};
+template <class T> struct added {
+  enum { AT_ONCE = AHEAD / 2 };
+  const T *dy, *more;
+  template <int N> struct both { packet<T, N> dy, more; };
+  template <int N> __device__ both<N> read(int64_t i) const { return {packet_at<N>(dy + i), packet_at<N>(more + i)}; }
+  template <int N> static __device__ real value(const both<N> &in, int j) { return (real)in.dy.of[j] + (real)in.more.of[j]; }
+};
+template <class T> struct pooled {
+  enum { AT_ONCE = AHEAD / 2 };
+  const T *dy;
+  const uint8_t *index;
+  window s;
+  template <int N> __device__ packet<T, N> read(int64_t i) const { return pool_back_at<N>(dy, index, i / N, s); }
+  template <int N> static __device__ real value(const packet<T, N> &in, int j) { return (real)in.of[j]; }
+};
 
-template <class T, int N> struct gradient {
-  const sources<T> &of;
-  real mean[N], scale[N], bias[N];
-  __device__ gradient(const sources<T> &s, walk w) : of(s) {
-    take_channels<N>(mean, s.mean, w);
-    take_channels<N>(scale, s.weight, w);
-    take_channels<N>(bias, s.bias, w);
-    for (int j = 0; j < N; j++) scale[j] *= w.end ? s.rstd[w.channel + j] : 0;
-  }
-  __device__ operands_back<T, N> read(int64_t i) const {
-    operands_back<T, N> in = {packet_at<N>(of.dy + i), packet_at<N>(of.x + i), {}};
+/* What both passes read; y: the result where a residual was added, NULL where the ReLU's mask follows from x. */
+template <class T, class From> struct sources { From from; const T *x, *y; vectors v; int relu; };
+
+template <class T, class From, int N> struct gradient {
+  const sources<T, From> &of;
+  affine<N> a;
+  __device__ gradient(const sources<T, From> &s, walk w) : of(s), a(s.v, channel_of(w)) {}
+  struct operands { decltype(of.from.template read<N>(0)) dy; packet<T, N> x, y; };
+  __device__ operands read(int64_t i) const {
+    operands in = {of.from.template read<N>(i), packet_at<N>(of.x + i), {}};
     if (of.relu && of.y) in.y = packet_at<N>(of.y + i);
     return in;
   }
-  /* dy where the ReLU let through, else 0. */
-  __device__ real through(const operands_back<T, N> &in, int j) const {
-    if (!of.relu) return (real)in.dy.of[j];
-    real result = of.y ? (real)in.y.of[j] : ((real)in.x.of[j] - mean[j]) * scale[j] + bias[j];
-    return result > 0 ? (real)in.dy.of[j] : 0;
+  /* The gradient where the ReLU let through, else 0. */
+  __device__ real through(const operands &in, int j) const {
+    real d = From::template value<N>(in.dy, j);
+    if (!of.relu) return d;
+    return (of.y ? (real)in.y.of[j] : a.of((real)in.x.of[j], j)) > 0 ? d : 0;
   }
 };
 
 /* passed [opt] = d, what passed the ReLU; parts[block][channel] = sum of d, and of d * (x - mean). */
-template <class T, int N> __global__ __launch_bounds__(THREADS, 2) void k_gradients(float2 *parts, T *passed, sources<T> s, rows m) {
+template <class T, class From, int N>
+__global__ __launch_bounds__(THREADS, 2) void k_gradients(float2 *parts, T *passed, sources<T, From> s, rows m) {
   walk w = walk_of<N>(m);
-  gradient<T, N> g(s, w);
+  gradient<T, From, N> g(s, w);
   real sum[N] = {}, product[N] = {};
-  for_rows(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const operands_back<T, N> &in) {
+  for_rows<From::AT_ONCE>(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const auto &in) {
     packet<T, N> out;
     for (int j = 0; j < N; j++) {
       real d = g.through(in, j);
       out.of[j] = d;
       sum[j] += d;
-      product[j] += d * ((real)in.x.of[j] - g.mean[j]);
+      product[j] += d * ((real)in.x.of[j] - g.a.mean[j]);
     }
     if (passed) put_packet(passed + i, out);
   });
@@ -195,42 +246,63 @@ __global__ void k_slopes(slopes out, real *dweight, real *dbias, const float2 *p
   out.slope[c] = (real)(scale * s * s * product * share);
 }
 
-template <class T, int N> __global__ __launch_bounds__(THREADS, 2) void k_input_gradients(T *dx, sources<T> s, slopes of, rows m) {
+template <class T, class From, int N>
+__global__ __launch_bounds__(THREADS, 2) void k_input_gradients(T *dx, sources<T, From> s, slopes of, rows m) {
   walk w = walk_of<N>(m);
-  gradient<T, N> g(s, w);
+  gradient<T, From, N> g(s, w);
   real shift[N], slope[N];
   take_channels<N>(shift, of.shift, w);
   take_channels<N>(slope, of.slope, w);
-  for_rows(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const operands_back<T, N> &in) {
+  for_rows<From::AT_ONCE>(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const auto &in) {
     packet<T, N> out;
-    for (int j = 0; j < N; j++) out.of[j] = g.through(in, j) * g.scale[j] - shift[j] - ((real)in.x.of[j] - g.mean[j]) * slope[j];
+    for (int j = 0; j < N; j++) out.of[j] = g.through(in, j) * g.a.scale[j] - shift[j] - ((real)in.x.of[j] - g.a.mean[j]) * slope[j];
     put_packet(dx + i, out);
   });
 }
 
-int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *x,
-                       const ty_tensor *y, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd, int relu,
-                       int fixed) {
+struct results { ty_tensor *dx, *dweight, *dbias, *dresidual; };
+
+template <int N, class T, class From> static int back(results to, const sources<T, From> &s, ty_matrix m, int fixed) {
   const char *op = "batch_norm_back";
-  ty_matrix m;
-  TY_TRY(ty_accept_batch_norm_back(&m, dx, dweight, dbias, dresidual, dy, x, y, weight, bias, mean, rstd));
+  rows r = rows_of(m, N);
   scratch<real> constants(2 * m.columns);
-  TY_TRY(constants.missing(op));
+  scratch<float2> parts(r.blocks * m.columns);
+  TY_TRY(constants.missing(op) || parts.missing(op));
   const slopes of = {constants.data, constants.data + m.columns};
-  void *result = y ? y->data : NULL, *passed = dresidual ? dresidual->data : NULL;
-  return for_type_and_packets(x->dtype, m.columns, {dx->data, dy->data, x->data, result, passed}, [&](auto *type, auto n) {
+  T *passed = to.dresidual ? (T *)to.dresidual->data : NULL;
+  TY_TRY(launch(op, k_gradients<T, From, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
+  TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, to.dweight->data, to.dbias->data, parts.data, s.v.weight, s.v.rstd, r,
+                fixed));
+  if (!passed) return launch(op, k_input_gradients<T, From, N>, rows_grid(r, N), rows_block(r, N), to.dx->data, s, of, r);
+  const sources<T, direct<T>> again = {{passed}, s.x, NULL, s.v, 0}; /* one tensor to read instead of two or three */
+  return launch(op, k_input_gradients<T, direct<T>, N>, rows_grid(r, N), rows_block(r, N), to.dx->data, again, of, r);
+}
+
+int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *more,
+                       const ty_tensor *x, const ty_tensor *y, const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean,
+                       const ty_tensor *rstd, int relu, int fixed) {
+  ty_matrix m;
+  TY_TRY(ty_accept_batch_norm_back(&m, dx, dweight, dbias, dresidual, dy, more, x, y, weight, bias, mean, rstd));
+  const results to = {dx, dweight, dbias, dresidual};
+  const vectors v = vectors_of(mean, rstd, weight, bias);
+  const void *second = more ? more->data : NULL, *result = y ? y->data : NULL, *passed = dresidual ? dresidual->data : NULL;
+  return for_type_and_packets(x->dtype, m.columns, {dx->data, dy->data, second, x->data, result, passed}, [&](auto *type, auto n) {
     typedef TYPE_OF(type) T;
-    constexpr int N = COUNT_OF(n);
-    const sources<T> s = {(const T *)dy->data, (const T *)x->data, (const T *)result, (const real *)mean->data, (const real *)weight->data,
-                          (const real *)rstd->data, (const real *)bias->data, relu};
-    rows r = rows_of(m, N);
-    scratch<float2> parts(r.blocks * m.columns);
-    TY_TRY(parts.missing(op));
-    TY_TRY(launch(op, k_gradients<T, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
-    TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, dweight->data, dbias->data, parts.data, weight->data, rstd->data, r,
-                  fixed));
-    sources<T> again = s;
-    if (passed) again.dy = (const T *)passed, again.relu = 0; /* one tensor to read instead of two */
-    return launch(op, k_input_gradients<T, N>, rows_grid(r, N), rows_block(r, N), dx->data, again, of, r);
+    const T *first = (const T *)dy->data, *in = (const T *)x->data, *out = (const T *)result;
+    if (second) return back<COUNT_OF(n)>(to, sources<T, added<T>>{{first, (const T *)second}, in, out, v, relu}, m, fixed);
+    return back<COUNT_OF(n)>(to, sources<T, direct<T>>{{first}, in, out, v, relu}, m, fixed);
+  });
+}
+
+int ty_batch_norm_pool_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, const ty_tensor *dy, const ty_tensor *index, const ty_tensor *x,
+                            const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd, int relu, int fixed,
+                            int kernel, int stride, int padding) {
+  ty_matrix m;
+  TY_TRY(ty_accept_batch_norm_pool_back(&m, dx, dweight, dbias, dy, index, x, weight, bias, mean, rstd, kernel, stride, padding));
+  return for_type_and_packets(x->dtype, m.columns, {dx->data, dy->data, index->data, x->data}, [&](auto *type, auto n) {
+    typedef TYPE_OF(type) T;
+    const pooled<T> from = {(const T *)dy->data, (const uint8_t *)index->data, window_of(x, dy, kernel, stride, padding, COUNT_OF(n))};
+    return back<COUNT_OF(n)>({dx, dweight, dbias, NULL}, sources<T, pooled<T>>{from, (const T *)x->data, NULL, vectors_of(mean, rstd, weight, bias), relu},
+                             m, fixed);
   });
 }

@@ -1,36 +1,9 @@
 /* Pooling of channels-last images: a thread for each packet of channels of the result, so that no two write to one place. */
-#include "packet.h"
+#include "window.h"
 
-/* packets: of the channels of a pixel. */
-struct window { int64_t h, w, oh, ow, packets; int kernel, stride, padding; };
-
-static window window_of(const ty_tensor *x, const ty_tensor *y, int kernel, int stride, int padding, int n) {
-  return {x->shape[2], x->shape[3], y->shape[2], y->shape[3], x->shape[1] / n, kernel, stride, padding};
-}
-
-/* The first maximum of the window; NaN wins, as in PyTorch. */
 template <class T, int N> __global__ void k_max_pool(T *y, uint8_t *index, const T *x, int64_t total, window s) {
-  int64_t i = thread_index(), c = i % s.packets, pixel = i / s.packets;
-  if (i >= total) return;
-  int64_t left = pixel % s.ow * s.stride - s.padding, top = pixel / s.ow % s.oh * s.stride - s.padding, image = pixel / (s.ow * s.oh);
-  packet<T, N> best = {};
-  packet<uint8_t, N> places = {};
-  bool found = false;
-  for (int a = 0; a < s.kernel; a++)
-    for (int b = 0; b < s.kernel; b++) {
-      int64_t row = top + a, column = left + b;
-      if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
-      packet<T, N> in = packet_at<N>(x + (((image * s.h + row) * s.w + column) * s.packets + c) * N);
-      for (int j = 0; j < N; j++) {
-        real v = in.of[j];
-        if (found && !(v > (real)best.of[j]) && v == v) continue;
-        best.of[j] = in.of[j];
-        places.of[j] = (uint8_t)(a * s.kernel + b);
-      }
-      found = true;
-    }
-  put_packet(y + i * N, best);
-  put_packet(index + i * N, places);
+  int64_t i = thread_index();
+  if (i < total) pool_at<N>(y, index, x, i, s, [](const packet<T, N> &in, int j) { return (real)in.of[j]; });
 }
 
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {
@@ -42,24 +15,9 @@ int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel
   });
 }
 
-/* A pixel collects from the windows that it won. */
 template <class T, int N> __global__ void k_max_pool_back(T *dx, const T *dy, const uint8_t *index, int64_t total, window s) {
-  int64_t i = thread_index(), c = i % s.packets, pixel = i / s.packets;
-  if (i >= total) return;
-  int64_t column = pixel % s.w + s.padding, row = pixel / s.w % s.h + s.padding, image = pixel / (s.w * s.h);
-  int64_t a = row < s.kernel ? 0 : (row - s.kernel) / s.stride + 1, first = column < s.kernel ? 0 : (column - s.kernel) / s.stride + 1;
-  real sum[N] = {};
-  for (; a < s.oh && a * s.stride <= row; a++)
-    for (int64_t b = first; b < s.ow && b * s.stride <= column; b++) {
-      int64_t at = (((image * s.oh + a) * s.ow + b) * s.packets + c) * N;
-      packet<uint8_t, N> places = packet_at<N>(index + at);
-      packet<T, N> in = packet_at<N>(dy + at);
-      int place = (int)((row - a * s.stride) * s.kernel + column - b * s.stride);
-      for (int j = 0; j < N; j++) sum[j] += places.of[j] == place ? (real)in.of[j] : 0;
-    }
-  packet<T, N> out;
-  for (int j = 0; j < N; j++) out.of[j] = sum[j];
-  put_packet(dx + i * N, out);
+  int64_t i = thread_index();
+  if (i < total) put_packet(dx + i * N, pool_back_at<N>(dy, index, i, s));
 }
 
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {

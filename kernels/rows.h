@@ -4,7 +4,7 @@
 #define TYCHO_KERNELS_ROWS_H
 #include "packet.h"
 
-/* Rows that a thread reads before it works on the first; how often it does at most; thread blocks that keep a device busy. */
+/* Rows that a thread reads before it works on the first, at most; how often it does at most; thread blocks that keep a device busy. */
 enum { AHEAD = 4, MOST_TURNS = 8, MANY = 1024 };
 
 struct rows { int64_t count, channels, block_rows, blocks; };
@@ -40,22 +40,25 @@ template <int N> static __device__ inline walk walk_of(const rows &m) {
   return w;
 }
 
+/* The first of a thread's channels, -1 for none. */
+static __device__ inline int64_t channel_of(walk w) { return w.end ? w.channel : -1; }
+
 /* How many rows a thread walks down that begins at this one. */
 static __device__ inline real rows_from(int64_t first, int64_t end) {
   return first < end ? (real)(((unsigned)(end - first) + blockDim.y - 1) / blockDim.y) : 0;
 }
 
-/* work(i, read(i)) for the elements i at which this thread's packets begin. At the end a packet may be read again instead of one that is not there.
- * Rows within the block, and channels, are counted in 32 bits, which leaves registers to the packets. */
-template <class Read, class Work> static __device__ inline void for_rows(const rows &m, walk w, Read read, Work work) {
+/* work(i, read(i)) for the elements i at which this thread's packets begin, of which it reads some ahead. At the end a packet may be read again
+ * instead of one that is not there. Rows within the block, and channels, are counted in 32 bits, which leaves registers to the packets. */
+template <int SOME = AHEAD, class Read, class Work> static __device__ inline void for_rows(const rows &m, walk w, Read read, Work work) {
   const int64_t start = w.first * m.channels + w.channel;
   const int count = w.first < w.end ? (int)(w.end - w.first) : 0, step = (int)blockDim.y, channels = (int)m.channels;
-  for (int r = 0; r < count; r += AHEAD * step) {
-    decltype(read(start)) in[AHEAD];
+  for (int r = 0; r < count; r += SOME * step) {
+    decltype(read(start)) in[SOME];
 #pragma unroll
-    for (int k = 0; k < AHEAD; k++) in[k] = read(start + (int64_t)(r + k * step < count ? r + k * step : r) * channels);
+    for (int k = 0; k < SOME; k++) in[k] = read(start + (int64_t)(r + k * step < count ? r + k * step : r) * channels);
 #pragma unroll
-    for (int k = 0; k < AHEAD; k++)
+    for (int k = 0; k < SOME; k++)
       if (r + k * step < count) work(start + (int64_t)(r + k * step) * channels, in[k]);
   }
 }

@@ -59,6 +59,14 @@ case('batch_norm', function(g)
   return image(g, { 9, 264, 9, 8 }), g:normal_tensor { 264 }, g:normal_tensor { 264 }, nil, { training = true, relu = true }
 end)
 case('batch_norm', function(g)
+  return image(g, { 9, 72, 9, 8 }), g:normal_tensor { 72 }, g:normal_tensor { 72 }, nil, { training = true, relu = true, pool = { 3, 2, 1 } }
+end)
+for _, shape in ipairs { { 20, 72, 9, 8 }, { 9, 70, 8, 8 } } do
+  cases[#cases + 1] = { on_device.used_twice 'batch_norm', function(g)
+    return image(g, shape), g:normal_tensor { shape[2] }, g:normal_tensor { shape[2] }, image(g, shape), { training = true, relu = true }
+  end, label = ('batch_norm of %d channels, used twice'):format(shape[2]) }
+end
+case('batch_norm', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
     { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
 end)
@@ -132,8 +140,9 @@ end)
 on_each_device('16-bit floats on', function(name)
   for _, dtype in ipairs { 'f16', 'bf16' } do
     for i, c in ipairs(cases) do
-      it(('compute as float32 does on the same values: %s, %s, %d'):format(dtype, c[1], i), function()
-        on_device.assert_close(on_device.results(c[1], c[2], 'cpu', dtype), on_device.results(c[1], c[2], name, dtype), TOLERANCE[dtype], c[1])
+      local label = c.label or c[1]
+      it(('compute as float32 does on the same values: %s, %s, %d'):format(dtype, label, i), function()
+        on_device.assert_close(on_device.results(c[1], c[2], 'cpu', dtype), on_device.results(c[1], c[2], name, dtype), TOLERANCE[dtype], label)
       end)
     end
   end

@@ -70,10 +70,28 @@ for _, shape in ipairs { { 20, 24, 17, 16 }, { 5, 264, 9, 9 }, { 2, 64, 1, 1 } }
   case('batch_norm', ('%d channels and a ReLU'):format(shape[2]), function(g)
     return image(g, shape), g:normal_tensor(channels), g:normal_tensor(channels), nil, { training = true, relu = true }
   end)
-  case('batch_norm', ('%d channels and a residual'):format(shape[2]), function(g)
+  local function residual(g)
     return image(g, shape), g:normal_tensor(channels), g:normal_tensor(channels), image(g, shape), { training = true, relu = true }
-  end)
+  end
+  case('batch_norm', ('%d channels and a residual'):format(shape[2]), residual)
+  cases[#cases + 1] = { name = on_device.used_twice 'batch_norm', label = ('batch_norm, %d channels, used twice'):format(shape[2]), sample = residual,
+    tolerance = 1e-5 }
 end
+cases[#cases + 1] = { name = on_device.used_twice 'batch_norm', label = 'batch_norm, no residual, used twice', tolerance = 1e-5, sample = function(g)
+  return image(g, { 9, 72, 8, 8 }), g:normal_tensor { 72 }, g:normal_tensor { 72 }, nil, { training = true, relu = true }
+end }
+for label, pool in pairs { ["ResNet's"] = { 3, 2, 1 }, ['windows far apart'] = { 2, 3 }, ['large windows'] = { 5, 1, 2 } } do
+  for _, channels in ipairs { 24, 19 } do
+    case('batch_norm', ('%d channels, pooled, %s'):format(channels, label), function(g)
+      return image(g, { 6, channels, 17, 14 }), g:normal_tensor { channels }, g:normal_tensor { channels }, nil,
+        { training = true, relu = true, pool = pool }
+    end)
+  end
+end
+case('batch_norm', 'eval, pooled', function(g)
+  return image(g, { 2, 40, 9, 8 }), g:normal_tensor { 40 }, g:normal_tensor { 40 }, nil,
+    { running_mean = g:normal_tensor { 40 }, running_var = g:uniform_tensor { 40 } + 0.5, pool = { 3, 2, 1 } }
+end)
 case('batch_norm', 'eval', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
     { running_mean = g:normal_tensor { 33 }, running_var = g:uniform_tensor { 33 } + 0.5 }
@@ -88,6 +106,10 @@ local function with_nan(x)
   x:ptr()[x:numel() / 2 + 27] = 0 / 0
   return x
 end
+case('batch_norm', 'a NaN, pooled', function(g)
+  return with_nan(image(g, { 2, 3, 8, 8 })), g:normal_tensor { 3 }, g:normal_tensor { 3 }, nil,
+    { running_mean = tycho.zeros { 3 }, running_var = tycho.ones { 3 }, relu = true, pool = { 3, 2, 1 } }
+end)
 case('max_pool2d', 'a NaN', function(g) return with_nan(image(g, { 2, 3, 8, 8 })), 3, 2, 1 end)
 case('max', 'a NaN', function(g) return with_nan(g:normal_tensor { 3, 300 }) end)
 for _, name in ipairs { 'relu', 'exp', 'gelu' } do case(name, 'a NaN', function(g) return with_nan(g:normal_tensor { 300 }) end) end

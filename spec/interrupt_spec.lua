@@ -54,8 +54,12 @@ local cases = {
   end,
   ['a batch norm'] = function(dtype)
     local x, one, zero = image({ 16, 32, 32, 32 }, dtype), tycho.ones({ 32 }, dtype), tycho.zeros({ 32 }, dtype)
-    local mean, rstd = tycho.empty({ 32 }, dtype), tycho.empty({ 32 }, dtype)
-    return { 16, 32, 32, 32 }, function(C, y) return C.ty_batch_norm(y, mean.c, rstd.c, nil, nil, x.c, one.c, zero.c, nil, 0, 0.1, 1e-5) end
+    return { 16, 32, 32, 32 }, function(C, y) return C.ty_batch_norm(y, x.c, zero.c, one.c, one.c, zero.c, nil, 0) end
+  end,
+  ['a batch norm and max pooling'] = function(dtype)
+    local x, one, zero = image({ 16, 32, 64, 64 }, dtype), tycho.ones({ 32 }, dtype), tycho.zeros({ 32 }, dtype)
+    local index = tycho.empty_image({ 16, 32, 32, 32 }, 'u8')
+    return { 16, 32, 32, 32 }, function(C, y) return C.ty_batch_norm_pool(y, index.c, x.c, zero.c, one.c, one.c, zero.c, 0, 3, 2, 1) end
   end,
   ['a layer norm'] = function(dtype)
     local x, one, zero = random({ 4000, 64 }, dtype), tycho.ones({ 64 }, dtype), tycho.zeros({ 64 }, dtype)

@@ -88,6 +88,84 @@ describe('a module', function()
   end)
 end)
 
+describe('batch_norm', function()
+  local g = tycho.generator(1)
+  local function image(shape) return tycho.empty_image(shape, 'f64'):copy_(g:normal_tensor(shape, 'f64')) end
+  local channels = { 19 }
+  local x, residual = image { 5, 19, 13, 12 }, image { 5, 19, 13, 12 }
+  local weight, bias = g:normal_tensor(channels, 'f64'), g:normal_tensor(channels, 'f64')
+
+  -- Result, gradients and running statistics of fn(x, weight, bias, options).
+  local function results(fn, options)
+    local leaves = { x:clone():requires_grad_(), weight:clone():requires_grad_(), bias:clone():requires_grad_() }
+    options.running_mean, options.running_var = tycho.zeros(channels, 'f64'), tycho.ones(channels, 'f64')
+    local y = fn(leaves[1], leaves[2], leaves[3], options)
+    y:backward(tycho.generator(3):normal_tensor(y.shape, 'f64'))
+    return { y:detach(), leaves[1].grad, leaves[2].grad, leaves[3].grad, options.running_mean, options.running_var }
+  end
+  local function assert_same(expected, got)
+    for i = 1, 6 do
+      assert(i > 4 or expected[i]:abs():sum():item() > 1)
+      assert.near(0, (expected[i] - got[i]):abs():sum():item(), 1e-9)
+    end
+  end
+
+  it('that pools is max_pool2d of it', function()
+    for _, training in ipairs { true, false } do
+      for _, relu in ipairs { true, false } do
+        for _, pool in ipairs { { 3, 2, 1 }, { 2 }, { 2, 3 }, { 5, 1, 2 } } do
+          local options = { training = training, relu = relu }
+          local expected = results(function(a, w, b, o) return a:batch_norm(w, b, nil, o):max_pool2d(unpack(pool)) end, options)
+          options.pool = pool
+          assert_same(expected, results(function(a, w, b, o) return a:batch_norm(w, b, nil, o) end, options))
+        end
+      end
+    end
+    assert(tycho.gradcheck(function(a, w, b) return a:batch_norm(w, b, nil, { training = true, pool = { 3, 2, 1 } }) end,
+      { image { 2, 2, 5, 4 }, weight:narrow(0, 0, 2), bias:narrow(0, 0, 2) }) < 1e-6)
+  end)
+
+  it('adds up the gradients of its users', function()
+    for _, added in ipairs { false, residual } do
+      for users = 2, 4 do
+        local function split(a, w, b, o)
+          local y, sum = a:batch_norm(w, b, added or nil, o), nil
+          for i = 1, users do sum = sum and sum + y * i or y * i end
+          return sum
+        end
+        local function whole(a, w, b, o) return a:batch_norm(w, b, added or nil, o) * (users * (users + 1) / 2) end
+        assert_same(results(whole, { training = true, relu = true }), results(split, { training = true, relu = true }))
+      end
+    end
+  end)
+
+  it('frees the gradients of its users', function()
+    local function kept(fn)
+      local loss = fn(x:clone():requires_grad_():batch_norm(weight, bias, nil, { training = true })):sum()
+      local start = tycho.memory().registered
+      loss:backward()
+      return tycho.memory().registered - start
+    end
+    collectgarbage 'stop'
+    local ok, whole, split = pcall(function() return kept(function(y) return y * 5 end), kept(function(y) return y * 2 + y * 3 end) end)
+    collectgarbage 'restart'
+    assert(ok, whole)
+    assert.equal(whole, split)
+  end)
+
+  it('says what does not fit, and what it cannot pool', function()
+    local function refused(a, r, pool) return failure(a.batch_norm, a, weight, bias, r, { training = true, pool = pool }) end
+    says(refused(x, residual, { 3, 2, 1 }), 'batch_norm: with a residual nothing can be pooled; leave pool out and call max_pool2d')
+    says(refused(g:normal_tensor({ 5, 19 }, 'f64'), nil, { 3, 2, 1 }), 'batch_norm: x must be (N, C, H, W), got (5, 19)')
+    says(refused(x, nil, { 3, 2.5, 1 }), 'batch_norm: stride must be a whole number, got 2.5')
+    says(refused(x, nil, 3), 'batch_norm: expected pool = {kernel, stride, padding}, got 3')
+    local moments = { training = true, running_mean = tycho.zeros(channels, 'f64'), running_var = tycho.ones(channels, 'f64') }
+    says(failure(x.batch_norm, x, weight:narrow(0, 0, 2), bias, nil, moments), 'batch_norm: weight must have shape (19), got (2)')
+    assert.same({ 0, 19 }, { moments.running_mean:abs():sum():item(), moments.running_var:sum():item() })
+    says(refused(x, nil, { 16 }), 'batch_norm: a kernel of 16x16 does not fit into x of shape (5, 19, 13, 12) with padding 0')
+  end)
+end)
+
 describe('pair_cross_entropy', function()
   it('is the cross entropy of raised and scaled similarities, a row itself being far below', function()
     local generator, rows, temperature = tycho.generator(1), 40, 0.1

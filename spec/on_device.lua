@@ -15,8 +15,17 @@ function M.each(value, fn)
   return out
 end
 
--- Forward results and gradients of one op on a device, as float32 tensors on the CPU. sample: as an op record's, float or double. dtype [opt]: 'f16'
--- or 'bf16', to which tensors of more than one dim are rounded; the CPU computes with the rounded values in float32.
+-- An op whose result has two users, so that its gradient arrives in two parts.
+function M.used_twice(name)
+  local fn = op.find(name)
+  return function(...)
+    local y = fn(...)
+    return y * 0.5 + y
+  end
+end
+
+-- Forward results and gradients of one op, or of a function, on a device, as float32 tensors on the CPU. sample: as an op record's, float or double.
+-- dtype [opt]: 'f16' or 'bf16', to which tensors of more than one dim are rounded; the CPU computes with the rounded values in float32.
 function M.results(name, sample, where, dtype)
   local leaves = {}
   local args = M.each({ sample(tycho.generator(3, 5)) }, function(x)
@@ -27,13 +36,13 @@ function M.results(name, sample, where, dtype)
     leaves[#leaves + 1] = moved
     return moved
   end)
-  local record = op.record(name)
+  local fn, record = type(name) == 'function' and name or op.find(name), op.record(name)
   for _, leaf in ipairs(record and record.skip and {} or leaves) do leaf:requires_grad_() end
   local options = args[#args]
   for _, constant in ipairs { 'running_mean', 'running_var', 'memory_k', 'memory_v' } do
     if type(options) == 'table' and not is_tensor(options) and options[constant] then options[constant].requires_grad = nil end
   end
-  local y, extra = op.find(name)(unpack(args, 1, table.maxn(args)))
+  local y, extra = fn(unpack(args, 1, table.maxn(args)))
   if y.node then
     local gradient = tycho.generator(4, 5):normal_tensor(y.shape)
     y:backward((dtype and gradient:to(dtype):to 'f32' or gradient):to(where))

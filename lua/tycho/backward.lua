@@ -109,8 +109,10 @@ local function pass_on(heap, input, g)
   g = as_type_of(input, g)
   local parent = rawget(input, 'node')
   if parent then
-    local waiting = parent[GRADIENT]
-    if waiting then
+    local waiting, context = parent[GRADIENT], parent[CONTEXT]
+    if waiting and getmetatable(context) == Context and context.adds and not context.more then
+      context.more = g
+    elseif waiting then
       parent[GRADIENT] = add_gradients(waiting, g)
     else
       parent[GRADIENT] = g
@@ -171,6 +173,7 @@ local function run_node(heap, node)
     end
     storages.leave(level, made_by_backward)
     unpin(dy)
+    if context.more then unpin(context.more) end
     for i = FIRST, #node do
       if grads[i - FIRST + 1] then pass_on(heap, node[i], grads[i - FIRST + 1]) end
     end

@@ -56,7 +56,7 @@ ffi.cdef(table.concat(declarations, '\n'))
 
 -- ---- libraries: each loaded when first named; M.cpu (float32) and M.cpu64 (float64) are the CPU's ----
 
-local version = 8
+local version = 9
 local function path_of(name) return ('%s/%s.so'):format(build, name) end
 M.path_of = path_of
 

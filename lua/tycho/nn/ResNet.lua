@@ -55,7 +55,7 @@ local depths = {
 }
 
 -- The first convolution and what follows it: nothing else reads its results, the largest of all.
-local function stem(net, x) return net.bn1(net.conv1(x), nil, true):max_pool2d(3, 2, 1) end
+local function stem(net, x) return net.bn1(net.conv1(x), nil, true, { 3, 2, 1 }) end
 
 local ResNet = Module.class { scoped = true }
 

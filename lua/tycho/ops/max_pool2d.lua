@@ -3,22 +3,18 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local windows = require 'tycho.windows'
 
 return {
   inputs = { 'x' },
   forward = function(ctx, x, kernel, stride, padding)
     op.check_real('max_pool2d', x)
-    if x.ndim ~= 4 then lib.raise('max_pool2d: x must be (N, C, H, W), got ' .. tensor.shape_text(x)) end
-    stride, padding = stride or kernel, padding or 0
-    op.check_whole('max_pool2d', kernel, 'kernel')
-    op.check_whole('max_pool2d', stride, 'stride')
-    op.check_whole('max_pool2d', padding, 'padding')
+    local y
+    y, ctx.index, ctx.kernel, ctx.stride, ctx.padding = windows('max_pool2d', x, kernel, stride, padding)
+    ctx:own(ctx.index)
     x = tensor.image(x)
-    local function out(size) return math.max(0, math.floor((size + 2 * padding - kernel) / stride) + 1) end
-    local shape = { x:size(0), x:size(1), out(x:size(2)), out(x:size(3)) }
-    local y, index = tensor.empty_image(shape, x.dtype, x.device), ctx:own(tensor.empty_image(shape, 'u8', x.device))
-    lib.check(y.lib.ty_max_pool2d(y.c, index.c, x.c, kernel, stride, padding), y.lib)
-    ctx.index, ctx.shape, ctx.kernel, ctx.stride, ctx.padding = index, x.shape, kernel, stride, padding
+    lib.check(y.lib.ty_max_pool2d(y.c, ctx.index.c, x.c, ctx.kernel, ctx.stride, ctx.padding), y.lib)
+    ctx.shape = x.shape
     return y
   end,
   backward = function(ctx, dy)
