@@ -47,6 +47,12 @@ describe('ResNet', function()
     assert.truthy(message:match('^the state dict does not fit this model; 1 missing: weight; 2 unexpected: .*bias, wieght %(near weight%)$'), message)
     assert.same(before, net.weight:tolist())
   end)
+  it('takes no values between forward and backward unnoticed', function()
+    local net, x = tycho.nn.Linear(3, 2), tycho.ones({ 1, 3 }):requires_grad_()
+    local loss = net(x):sum()
+    net:load_state_dict { weight = tycho.ones { 2, 3 }, bias = tycho.ones { 2 } }
+    says(failure(loss.backward, loss), 'linear saved a tensor of shape (2, 3) for backward that copy_ then changed in place')
+  end)
   it('ignores what parallel and compiled runs put into names, and causal masks', function()
     local net = tycho.nn.Sequential { tycho.nn.TransformerBlock(8, 2), tycho.nn.Linear(3, 2) }
     local state = require('tycho.io.pt').dict()

@@ -123,7 +123,9 @@ function Module:load_state_dict(source, where)
     return near and (' (near %s)'):format(near) or ''
   end) .. part('of another shape', wrong)
   if problems ~= '' then error(('%s does not fit this model%s'):format(where or 'the state dict', problems), 0) end
-  for _, copy in ipairs(copies) do tensor.copy_into(copy[1], copy[2]) end
+  autograd.no_grad(function()
+    for _, copy in ipairs(copies) do copy[1]:copy_(copy[2]) end
+  end)
   return self
 end
 
