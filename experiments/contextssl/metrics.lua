@@ -66,13 +66,14 @@ function M.accuracy_tensor(logits, labels)
 end
 function M.accuracy(logits, labels) return M.accuracy_tensor(logits, labels):item() end
 
--- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair.
+-- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair. The second is the squared length
+-- of the mean of the unit rows, which needs no matrix.
 function M.similarities(p)
   return tycho.no_grad(function()
     local unit = p:detach():normalize()
     local pairs_ = unit:reshape { -1, 2, unit:size(1) }
     local each = (pairs_:select(1, 0) * pairs_:select(1, 1)):sum(-1):abs()
-    return each:mean(), unit:matmul(unit:transpose(0, 1)):mean(), each
+    return each:mean(), unit:mean(0):square():sum(), each
   end)
 end
 
