@@ -66,8 +66,8 @@ function M.accuracy_tensor(logits, labels)
 end
 function M.accuracy(logits, labels) return M.accuracy_tensor(logits, labels):item() end
 
--- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair. The second is the squared length
--- of the mean of the unit rows, which needs no matrix.
+-- p (2B,D): mean |cosine| of the pairs, mean of the full cosine matrix (diagonal included), and |cosine| of each pair. The second is the squared
+-- length of the mean of the unit rows, which needs no matrix.
 function M.similarities(p)
   return tycho.no_grad(function()
     local unit = p:detach():normalize()

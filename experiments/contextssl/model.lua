@@ -18,7 +18,7 @@ function Transformer:init(layers, width, heads)
   self.ln_f = nn.LayerNorm(width)
 end
 
-local Predictor = Module.class()
+local Predictor = Module.class { scoped = true }
 
 -- options: features (width of a feature), actions (width of an action, 6), projection_dim, n_embd, n_layer, n_head, block_size,
 -- is_invariant (tokens carry no action), init_std (0.02 in the reference).
@@ -82,11 +82,8 @@ function Predictor:padded(f, r, masks)
   return y:reshape { rows + missing, y:size(2) }, kv
 end
 
--- f (2B,E), r (B,6) -> predictions (2B, projection_dim) and each layer's keys and values.
-function Predictor:forward(f, r, masks)
-  local y, kv = self:padded(f, r, masks)
-  return y:narrow(0, 0, f:size(0)), kv
-end
+-- f (2B,E), r (B,6) -> predictions (2B, projection_dim).
+function Predictor:forward(f, r, masks) return self:padded(f, r, masks):narrow(0, 0, f:size(0)) end
 
 -- ---- the whole model ----
 

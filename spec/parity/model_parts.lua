@@ -69,7 +69,7 @@ function M.unit(self, check, report, name)
   local draws = rawget(a, 'draws')
   local masks = draws and network.random_masks(self, draws) or context_mask.pair_mask(T)
   local x, augs = a.x:requires_grad_(), a.augs:requires_grad_()
-  local y, kv = predictor(x, augs, masks)
+  local y, kv = predictor:padded(x, augs, masks)
   local function l2(label, got, key) check.l2(name .. ' ' .. label, got, a[key], network.bound(self, 1e-5, name, key)) end
   l2('y', y, 'y')
   for layer, pair in ipairs(kv) do
