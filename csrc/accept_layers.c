@@ -170,6 +170,8 @@ int ty_accept_window(const char *op, const char *y_name, const ty_tensor *y, con
   if (slack_h < 0 || slack_w < 0 || x->shape[2] < 1 || x->shape[3] < 1)
     return ty_fail("%s: a kernel of %dx%d does not fit into %s of shape %s with padding %d", op, kernel, kernel, x_name,
                    ty_shape_text(x), padding);
+  if (x->shape[1] * x->shape[2] * x->shape[3] > INT_MAX)
+    return ty_fail("%s: an image may have 2^31 - 1 elements, got %s of shape %s", op, x_name, ty_shape_text(x));
   int64_t oh = slack_h / stride + 1, ow = slack_w / stride + 1;
   if (y->shape[0] != x->shape[0] || y->shape[1] != x->shape[1] || y->shape[2] != oh || y->shape[3] != ow)
     return ty_fail("%s: %s must have shape (%lld, %lld, %lld, %lld), got %s", op, y_name, (long long)x->shape[0], (long long)x->shape[1],

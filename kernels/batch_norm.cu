@@ -13,7 +13,7 @@ template <class T, int N> __global__ void k_moments(float2 *parts, const T *x, r
     packet<T, N> p = packet_at<N>(x + w.first * m.channels + w.channel);
     for (int j = 0; j < N; j++) pivot[j] = (real)p.of[j];
   }
-  for_rows(m, w, [&](int64_t i) { return packet_at<N>(x + i); }, [&](int64_t, const packet<T, N> &in) {
+  for_rows(m, w, [&](int64_t i, int64_t) { return packet_at<N>(x + i); }, [&](int64_t, const packet<T, N> &in) {
     for (int j = 0; j < N; j++) {
       real d = (real)in.of[j] - pivot[j];
       sum[j] += d;
@@ -112,7 +112,7 @@ template <class T, int N> __global__ void k_normalize(T *y, const T *x, const T 
   struct operands { packet<T, N> x, residual; };
   walk w = walk_of<N>(m);
   affine<N> a(v, channel_of(w));
-  for_rows(m, w, [&](int64_t i) {
+  for_rows(m, w, [&](int64_t i, int64_t) {
     operands in = {packet_at<N>(x + i), {}};
     if (residual) in.residual = packet_at<N>(residual + i);
     return in;
@@ -163,26 +163,28 @@ int ty_batch_norm_pool(ty_tensor *y, ty_tensor *index, const ty_tensor *x, const
 /* ---- backward ---- */
 
 /* The gradient of the result as it comes: a tensor, the sum of two, or what a tensor is before the pooling that followed. AT_ONCE: rows that are read
- * before the first is worked on, as many as registers hold. */
+ * before the first is worked on, as many as registers hold. IN_DX: so much arithmetic that dx holds it from the first pass to the second. */
 template <class T> struct direct {
-  enum { AT_ONCE = AHEAD };
+  enum { AT_ONCE = AHEAD, IN_DX = false };
   const T *dy;
-  template <int N> __device__ packet<T, N> read(int64_t i) const { return packet_at<N>(dy + i); }
+  template <int N> __device__ packet<T, N> read(int64_t i, int64_t) const { return packet_at<N>(dy + i); }
   template <int N> static __device__ real value(const packet<T, N> &in, int j) { return (real)in.of[j]; }
 };
 template <class T> struct added {
-  enum { AT_ONCE = AHEAD / 2 };
+  enum { AT_ONCE = AHEAD / 2, IN_DX = false };
   const T *dy, *more;
   template <int N> struct both { packet<T, N> dy, more; };
-  template <int N> __device__ both<N> read(int64_t i) const { return {packet_at<N>(dy + i), packet_at<N>(more + i)}; }
+  template <int N> __device__ both<N> read(int64_t i, int64_t) const { return {packet_at<N>(dy + i), packet_at<N>(more + i)}; }
   template <int N> static __device__ real value(const both<N> &in, int j) { return (real)in.dy.of[j] + (real)in.more.of[j]; }
 };
 template <class T> struct pooled {
-  enum { AT_ONCE = AHEAD / 2 };
+  enum { AT_ONCE = AHEAD / 2, IN_DX = true };
   const T *dy;
   const uint8_t *index;
   window s;
-  template <int N> __device__ packet<T, N> read(int64_t i) const { return pool_back_at<N>(dy, index, i / N, s); }
+  template <int N> __device__ packet<T, N> read(int64_t i, int64_t pixel) const {
+    return pool_back_at<N>(dy, index, pixel, (int)(i - pixel * s.packets * N), s);
+  }
   template <int N> static __device__ real value(const packet<T, N> &in, int j) { return (real)in.of[j]; }
 };
 
@@ -193,9 +195,9 @@ template <class T, class From, int N> struct gradient {
   const sources<T, From> &of;
   affine<N> a;
   __device__ gradient(const sources<T, From> &s, walk w) : of(s), a(s.v, channel_of(w)) {}
-  struct operands { decltype(of.from.template read<N>(0)) dy; packet<T, N> x, y; };
-  __device__ operands read(int64_t i) const {
-    operands in = {of.from.template read<N>(i), packet_at<N>(of.x + i), {}};
+  struct operands { decltype(of.from.template read<N>(0, 0)) dy; packet<T, N> x, y; };
+  __device__ operands read(int64_t i, int64_t row) const {
+    operands in = {of.from.template read<N>(i, row), packet_at<N>(of.x + i), {}};
     if (of.relu && of.y) in.y = packet_at<N>(of.y + i);
     return in;
   }
@@ -213,7 +215,7 @@ __global__ __launch_bounds__(THREADS, 2) void k_gradients(float2 *parts, T *pass
   walk w = walk_of<N>(m);
   gradient<T, From, N> g(s, w);
   real sum[N] = {}, product[N] = {};
-  for_rows<From::AT_ONCE>(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const auto &in) {
+  for_rows<From::AT_ONCE>(m, w, [&](int64_t i, int64_t row) { return g.read(i, row); }, [&](int64_t i, const auto &in) {
     packet<T, N> out;
     for (int j = 0; j < N; j++) {
       real d = g.through(in, j);
@@ -253,7 +255,7 @@ __global__ __launch_bounds__(THREADS, 2) void k_input_gradients(T *dx, sources<T
   real shift[N], slope[N];
   take_channels<N>(shift, of.shift, w);
   take_channels<N>(slope, of.slope, w);
-  for_rows<From::AT_ONCE>(m, w, [&](int64_t i) { return g.read(i); }, [&](int64_t i, const auto &in) {
+  for_rows<From::AT_ONCE>(m, w, [&](int64_t i, int64_t row) { return g.read(i, row); }, [&](int64_t i, const auto &in) {
     packet<T, N> out;
     for (int j = 0; j < N; j++) out.of[j] = g.through(in, j) * g.a.scale[j] - shift[j] - ((real)in.x.of[j] - g.a.mean[j]) * slope[j];
     put_packet(dx + i, out);
@@ -269,13 +271,14 @@ template <int N, class T, class From> static int back(results to, const sources<
   scratch<float2> parts(r.blocks * m.columns);
   TY_TRY(constants.missing(op) || parts.missing(op));
   const slopes of = {constants.data, constants.data + m.columns};
-  T *passed = to.dresidual ? (T *)to.dresidual->data : NULL;
+  T *dx = (T *)to.dx->data, *passed = to.dresidual ? (T *)to.dresidual->data : From::IN_DX ? dx : NULL;
   TY_TRY(launch(op, k_gradients<T, From, N>, rows_grid(r, N), rows_block(r, N), parts.data, passed, s, r));
   TY_TRY(launch(op, k_slopes, dim3((unsigned)m.columns), dim3(THREADS), of, to.dweight->data, to.dbias->data, parts.data, s.v.weight, s.v.rstd, r,
                 fixed));
-  if (!passed) return launch(op, k_input_gradients<T, From, N>, rows_grid(r, N), rows_block(r, N), to.dx->data, s, of, r);
+  if constexpr (!From::IN_DX)
+    if (!passed) return launch(op, k_input_gradients<T, From, N>, rows_grid(r, N), rows_block(r, N), dx, s, of, r);
   const sources<T, direct<T>> again = {{passed}, s.x, NULL, s.v, 0}; /* one tensor to read instead of two or three */
-  return launch(op, k_input_gradients<T, direct<T>, N>, rows_grid(r, N), rows_block(r, N), to.dx->data, again, of, r);
+  return launch(op, k_input_gradients<T, direct<T>, N>, rows_grid(r, N), rows_block(r, N), dx, again, of, r);
 }
 
 int ty_batch_norm_back(ty_tensor *dx, ty_tensor *dweight, ty_tensor *dbias, ty_tensor *dresidual, const ty_tensor *dy, const ty_tensor *more,

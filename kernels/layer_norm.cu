@@ -43,7 +43,7 @@ template <int N> __global__ void k_shares(float2 *parts, const real *dy, const r
   struct operands { packet<real, N> dy, x; };
   walk w = walk_of<N>(m);
   real first[N] = {}, second[N] = {};
-  for_rows(m, w, [&](int64_t i) { return operands{packet_at<N>(dy + i), packet_at<N>(x + i)}; }, [&](int64_t i, const operands &in) {
+  for_rows(m, w, [&](int64_t i, int64_t) { return operands{packet_at<N>(dy + i), packet_at<N>(x + i)}; }, [&](int64_t i, const operands &in) {
     int64_t r = i / m.channels;
     for (int j = 0; j < N; j++) {
       first[j] += in.dy.of[j] * (in.x.of[j] - mean[r]) * rstd[r];

@@ -16,8 +16,8 @@ int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel
 }
 
 template <class T, int N> __global__ void k_max_pool_back(T *dx, const T *dy, const uint8_t *index, int64_t total, window s) {
-  int64_t i = thread_index();
-  if (i < total) put_packet(dx + i * N, pool_back_at<N>(dy, index, i, s));
+  int64_t i = thread_index(), pixel = i / s.packets;
+  if (i < total) put_packet(dx + i * N, pool_back_at<N>(dy, index, pixel, (int)(i - pixel * s.packets) * N, s));
 }
 
 int ty_max_pool2d_back(ty_tensor *dx, const ty_tensor *dy, const ty_tensor *index, int kernel, int stride, int padding) {

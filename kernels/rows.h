@@ -48,15 +48,18 @@ static __device__ inline real rows_from(int64_t first, int64_t end) {
   return first < end ? (real)(((unsigned)(end - first) + blockDim.y - 1) / blockDim.y) : 0;
 }
 
-/* work(i, read(i)) for the elements i at which this thread's packets begin, of which it reads some ahead. At the end a packet may be read again
+/* work(i, read(i, row)) for the elements i at which this thread's packets begin, of which it reads some ahead. At the end a packet may be read again
  * instead of one that is not there. Rows within the block, and channels, are counted in 32 bits, which leaves registers to the packets. */
 template <int SOME = AHEAD, class Read, class Work> static __device__ inline void for_rows(const rows &m, walk w, Read read, Work work) {
   const int64_t start = w.first * m.channels + w.channel;
   const int count = w.first < w.end ? (int)(w.end - w.first) : 0, step = (int)blockDim.y, channels = (int)m.channels;
   for (int r = 0; r < count; r += SOME * step) {
-    decltype(read(start)) in[SOME];
+    decltype(read(start, start)) in[SOME];
 #pragma unroll
-    for (int k = 0; k < SOME; k++) in[k] = read(start + (int64_t)(r + k * step < count ? r + k * step : r) * channels);
+    for (int k = 0; k < SOME; k++) {
+      const int at = r + k * step < count ? r + k * step : r;
+      in[k] = read(start + (int64_t)at * channels, w.first + at);
+    }
 #pragma unroll
     for (int k = 0; k < SOME; k++)
       if (r + k * step < count) work(start + (int64_t)(r + k * step) * channels, in[k]);

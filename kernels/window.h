@@ -1,28 +1,48 @@
-/* Windows of max pooling over channels-last images, for pooling itself and for a batch norm whose result is only pooled. */
+/* Windows of max pooling over channels-last images, for pooling itself and for a batch norm whose result is only pooled. An image has fewer than 2^31
+ * elements (ty_accept_window), so that what lies within one is counted in 32 bits. */
 #ifndef TYCHO_KERNELS_WINDOW_H
 #define TYCHO_KERNELS_WINDOW_H
 #include "packet.h"
 
+/* n / d for 0 <= n < 2^31 by a product (Granlund & Montgomery 1994): a division by what is known at run time only takes some twenty instructions. */
+struct divider {
+  uint32_t factor;
+  int shift;
+  explicit divider(int64_t d) : shift(31) {
+    while ((int64_t)1 << (shift - 31) < d) shift++;
+    factor = (uint32_t)(((uint64_t)1 << shift) / (uint64_t)(d > 0 ? d : 1) + 1);
+  }
+  __device__ int of(int n) const { return (int)((uint64_t)(uint32_t)n * factor >> shift); }
+};
+
 /* Images of h x w pixels are pooled to oh x ow. packets: of the channels of a pixel. */
-struct window { int64_t h, w, oh, ow, packets; int kernel, stride, padding; };
+struct window {
+  int h, w, oh, ow, packets, kernel, stride, padding;
+  divider by_w, by_ow, by_packets, by_stride;
+};
 
 static inline window window_of(const ty_tensor *x, const ty_tensor *y, int kernel, int stride, int padding, int n) {
-  return {x->shape[2], x->shape[3], y->shape[2], y->shape[3], x->shape[1] / n, kernel, stride, padding};
+  const int64_t *in = x->shape, *out = y->shape, packets = in[1] / n;
+  return {(int)in[2], (int)in[3], (int)out[2], (int)out[3], (int)packets, kernel, stride, padding,
+          divider(in[3]), divider(out[3]), divider(packets), divider(stride)};
 }
 
 /* Packet i of the pooled images and of their index: the first maximum of value(packet, j) over its window. NaN wins, as in PyTorch. */
 template <int N, class T, class Value>
 static __device__ inline void pool_at(T *y, uint8_t *index, const T *x, int64_t i, const window &s, Value value) {
-  int64_t c = i % s.packets, pixel = i / s.packets, image = pixel / (s.ow * s.oh);
-  int64_t left = pixel % s.ow * s.stride - s.padding, top = pixel / s.ow % s.oh * s.stride - s.padding;
+  const int of_image = s.oh * s.ow * s.packets;
+  const int64_t image = i / of_image;
+  const int at = (int)(i - image * of_image), pixel = s.by_packets.of(at), channel = (at - pixel * s.packets) * N, out_row = s.by_ow.of(pixel);
+  const int top = out_row * s.stride - s.padding, left = (pixel - out_row * s.ow) * s.stride - s.padding;
+  x += image * ((int64_t)s.h * s.w * s.packets * N) + channel;
   real best[N] = {};
   packet<uint8_t, N> places = {};
   bool found = false;
   for (int a = 0; a < s.kernel; a++)
     for (int b = 0; b < s.kernel; b++) {
-      int64_t row = top + a, column = left + b;
+      int row = top + a, column = left + b;
       if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
-      packet<T, N> in = packet_at<N>(x + (((image * s.h + row) * s.w + column) * s.packets + c) * N);
+      packet<T, N> in = packet_at<N>(x + (row * s.w + column) * s.packets * N);
       for (int j = 0; j < N; j++) {
         real v = value(in, j);
         if (found && !(v > best[j]) && v == v) continue;
@@ -37,27 +57,30 @@ static __device__ inline void pool_at(T *y, uint8_t *index, const T *x, int64_t 
   put_packet(index + i * N, places);
 }
 
-/* The gradient of packet i of the images: what it collects from the windows that it won. Two of a row of windows are read at once; of ResNet's, which
- * are three wide and two apart, that is all that a pixel is in. */
-template <int N, class T> static __device__ inline packet<T, N> pool_back_at(const T *dy, const uint8_t *index, int64_t i, const window &s) {
-  int64_t c = i % s.packets, pixel = i / s.packets;
-  int64_t column = pixel % s.w + s.padding, row = pixel / s.w % s.h + s.padding, image = pixel / (s.w * s.h);
-  int64_t a = row < s.kernel ? 0 : (row - s.kernel) / s.stride + 1, first = column < s.kernel ? 0 : (column - s.kernel) / s.stride + 1;
-  int64_t last = column / s.stride < s.ow ? column / s.stride : s.ow - 1;
+/* The gradient of N channels of a pixel (of all images): what they collect from the windows that they won. Two of a row of windows are read at once; of
+ * ResNet's, which are three wide and two apart, that is all that a pixel is in. */
+template <int N, class T>
+static __device__ inline packet<T, N> pool_back_at(const T *dy, const uint8_t *index, int64_t pixel, int channel, const window &s) {
+  const int of_image = s.h * s.w;
+  const int64_t image = pixel / of_image, start = image * ((int64_t)s.oh * s.ow * s.packets * N) + channel;
+  const int at = (int)(pixel - image * of_image), in_row = s.by_w.of(at), row = in_row + s.padding, column = at - in_row * s.w + s.padding;
+  const int top = row < s.kernel ? 0 : s.by_stride.of(row - s.kernel) + 1, left = column < s.kernel ? 0 : s.by_stride.of(column - s.kernel) + 1;
+  auto has = [&](int b) { return b < s.ow && b * s.stride <= column; };
+  dy += start, index += start;
   real sum[N] = {};
-  for (; a < s.oh && a * s.stride <= row; a++)
-    for (int64_t b = first; b <= last; b += 2) {
+  for (int a = top; a < s.oh && a * s.stride <= row; a++)
+    for (int b = left; has(b); b += 2) {
       packet<uint8_t, N> places[2];
       packet<T, N> in[2];
 #pragma unroll
       for (int k = 0; k < 2; k++) {
-        int64_t at = (((image * s.oh + a) * s.ow + (b + k <= last ? b + k : b)) * s.packets + c) * N;
-        places[k] = packet_at<N>(index + at);
-        in[k] = packet_at<N>(dy + at);
+        int from = (a * s.ow + (has(b + k) ? b + k : b)) * s.packets * N;
+        places[k] = packet_at<N>(index + from);
+        in[k] = packet_at<N>(dy + from);
       }
 #pragma unroll
       for (int k = 0; k < 2; k++) {
-        int place = b + k <= last ? (int)((row - a * s.stride) * s.kernel + column - (b + k) * s.stride) : -1;
+        int place = has(b + k) ? (row - a * s.stride) * s.kernel + column - (b + k) * s.stride : -1;
         for (int j = 0; j < N; j++) sum[j] += places[k].of[j] == place ? (real)in[k].of[j] : 0;
       }
     }

@@ -61,7 +61,7 @@ for _, dtype in ipairs { 'f32', 'f16' } do
     tycho.lib.check(C.ty_batch_norm_statistics(mean.c, dweight.c, nil, nil, wide.c, 0.1, 1e-5), C)
     tycho.lib.check(C.ty_batch_norm_pool(y.c, places.c, wide.c, zero.c, one.c, one.c, zero.c, 1, 3, 2, 1), C)
   end)
-  measure('batch norm, ReLU and max pooling, gradient', mode, nil, (14 + 2 / size) * bytes_of_x, function()
+  measure('batch norm, ReLU and max pooling, gradient', mode, nil, (21 + 1 / size) * bytes_of_x, function()
     tycho.lib.check(C.ty_batch_norm_pool_back(dwide.c, dweight.c, dbias.c, y.c, places.c, wide.c, one.c, zero.c, zero.c, one.c, 1, 0, 3, 2, 1), C)
   end)
   local t, weight = random({ BATCH, WIDTH }, dtype), random({ 4 * WIDTH, WIDTH }, dtype)
