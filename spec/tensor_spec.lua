@@ -1,5 +1,6 @@
 -- Tensors: the sizes that views take, in-place changes from what they change, and what is refused in one sentence.
 local tycho = require 'tycho'
+local lib = require 'tycho.lib'
 local failure = require 'spec.failure'
 local says = require 'spec.says'
 
@@ -58,6 +59,19 @@ describe('an op', function()
     assert.same({ { { { 5, 7 }, { 13, 15 } } } }, x:max_pool2d(2):tolist())
     refuses('conv2d: stride must be a whole number, got 1.5', x.conv2d, x, tycho.ones { 1, 1, 2, 2 }, 1.5)
     refuses('max_pool2d: kernel must be a whole number, got a', x.max_pool2d, x, 'a', 1)
+  end)
+
+  it('pools images whose elements 31 bits count', function()
+    local function stand_in(dtype, side) -- of which the shape alone is looked at
+      local t = tycho.empty_image({ 1, 1, 1, 1 }, dtype)
+      for i, size in ipairs { 1, 2, side, side } do t.c.shape[i - 1] = size end
+      for i, step in ipairs { 2 * side * side, 1, 2 * side, 2 } do t.c.stride[i - 1] = step end
+      return t
+    end
+    local x, y, index = stand_in('f32', 32768), stand_in('f32', 16384), stand_in('u8', 16384)
+    refuses('max_pool2d: an image may have 2^31 - 1 elements, got x of shape (1, 2, 32768, 32768)', function()
+      lib.check(lib.cpu.ty_max_pool2d(y.c, index.c, x.c, 2, 2, 0), lib.cpu)
+    end)
   end)
 
   it('says what it computes with', function()
