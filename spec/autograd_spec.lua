@@ -17,6 +17,30 @@ describe('backward', function()
     ;(y * y + y + x + x):sum():backward()
     assert.equal(4 * 8 + 2 * 2 + 2, x.grad:item())
   end)
+  it('hands a rule that adds by itself the second part of its gradient, and frees it', function()
+    local parts
+    local doubled = require('tycho.op').new { name = 'doubled', inputs = { 'x' },
+      forward = function(ctx, x)
+        ctx.adds = true
+        return x * 2
+      end,
+      backward = function(ctx, dy)
+        parts = ctx.more and { dy:sum():item(), ctx.more:sum():item() }
+        return (dy + ctx.more) * 2
+      end }
+    local x = tycho.ones({ 1000 }, 'f64'):requires_grad_()
+    local y = doubled(x)
+    local loss, start = (y * 3 + y * 5):sum(), tycho.memory().registered
+    collectgarbage 'stop'
+    local ok, message = pcall(loss.backward, loss)
+    local kept = tycho.memory().registered - start
+    collectgarbage 'restart'
+    assert(ok, message)
+    table.sort(parts)
+    assert.same({ 3000, 5000 }, parts)
+    assert.equal(16000, x.grad:sum():item())
+    assert(kept < 2 * 8000, kept) -- x.grad has 8000 bytes
+  end)
   it('accumulates into .grad', function()
     local x = tycho.tensor({ 3 }, 'f64'):requires_grad_()
     ;(x * 2):sum():backward()

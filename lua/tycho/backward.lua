@@ -56,6 +56,12 @@ local function pin(g)
   s.pins = (s.pins or FOREIGN) + 1
   return g
 end
+-- The gradient that a node's rule has read, and the part of it that the rule added by itself.
+local function unpin_incoming(context, dy)
+  unpin(dy)
+  local more = context and context.more
+  if more then unpin(more) end
+end
 local function made_by_backward(s) s.pins = s.pins - FOREIGN end
 
 -- Whether nobody else waits on g's storage, and g is all of it.
@@ -162,7 +168,7 @@ local function run_node(heap, node)
     if da then pin(accept(context, a, da)) end
     if db then pin(accept(context, b, db)) end
     storages.leave(level, made_by_backward)
-    unpin(dy) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
+    unpin_incoming(context, dy) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
     if da then pass_on(heap, a, da) end
     if db then pass_on(heap, b, db) end
   else
@@ -172,8 +178,7 @@ local function run_node(heap, node)
       if grads[i - FIRST + 1] then pin(accept(context, node[i], grads[i - FIRST + 1])) end
     end
     storages.leave(level, made_by_backward)
-    unpin(dy)
-    if context.more then unpin(context.more) end
+    unpin_incoming(context, dy)
     for i = FIRST, #node do
       if grads[i - FIRST + 1] then pass_on(heap, node[i], grads[i - FIRST + 1]) end
     end

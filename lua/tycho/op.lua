@@ -5,7 +5,7 @@
 --   inputs    names of the tensor arguments, which come first; a name that ends in '?' may be nil. list = true: the first
 --             argument is a Lua list of tensors (cat)
 --   forward   runs without recording; ctx:save(...) for backward, ctx:own(t) for private buffers, ctx.grad: is a gradient wanted.
---             ctx.needs[i]: does input i want one. ctx.adds = true, with three inputs or more: backward adds ctx.more [opt] to dy by itself
+--             ctx.needs[i]: does input i want one. ctx.adds = true: backward adds ctx.more [opt] to dy by itself
 --   backward  one gradient per input, nil where none is needed or defined; absent: the op is not differentiable
 --   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
 --   autocast  'low': computes in 16 bit under tycho.autocast; 'full': in float32 what comes in 16 bit; absent: in what comes (autocast.lua)
