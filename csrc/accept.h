@@ -35,13 +35,13 @@ int ty_accept_conv(conv_shape *s, const char *op, const char *x_name, const ty_t
                    const char *y_name, const ty_tensor *y, int stride, int padding);
 
 /* Batch norm sees x as rows of channels. */
-int ty_accept_statistics(ty_matrix *m, const char *op, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean,
-                         const ty_tensor *running_var, const ty_tensor *x);
-int ty_accept_rstd(const char *op, const ty_tensor *rstd, const ty_tensor *var);
-int ty_accept_batch_norm(ty_matrix *m, const char *op, const ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
+int ty_accept_statistics(ty_matrix *m, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean, const ty_tensor *running_var,
+                         const ty_tensor *x);
+int ty_accept_rstd(const ty_tensor *rstd, const ty_tensor *var);
+int ty_accept_batch_norm(ty_matrix *m, const ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
                          const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual);
-int ty_accept_batch_norm_pool(const char *op, const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, const ty_tensor *mean,
-                              const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias, int kernel, int stride, int padding);
+int ty_accept_batch_norm_pool(const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
+                              const ty_tensor *weight, const ty_tensor *bias, int kernel, int stride, int padding);
 int ty_accept_batch_norm_back(ty_matrix *m, const ty_tensor *dx, const ty_tensor *dweight, const ty_tensor *dbias, const ty_tensor *dresidual,
                               const ty_tensor *dy, const ty_tensor *more, const ty_tensor *x, const ty_tensor *y, const ty_tensor *weight,
                               const ty_tensor *bias, const ty_tensor *mean, const ty_tensor *rstd);

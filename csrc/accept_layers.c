@@ -46,47 +46,48 @@ static int check_vector(const char *op, const char *name, const ty_tensor *t, in
   return ty_check_size(op, name, t, 0, size);
 }
 
-static int check_statistics(const char *op, const ty_tensor *mean, const ty_tensor *rstd, int64_t channels) {
+/* x as rows of channels, and its statistics. */
+static int check_statistics(const char *op, ty_matrix *m, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd) {
+  TY_TRY(check_rows(op, "x", x));
+  int64_t channels = x->shape[1];
+  *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
   TY_TRY(check_vector(op, "mean", mean, channels));
   return check_vector(op, "rstd", rstd, channels);
 }
-/* x as rows of channels, and the four vectors of its normalisation. */
 static int check_normalized(const char *op, ty_matrix *m, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight,
                             const ty_tensor *bias) {
-  TY_TRY(check_rows(op, "x", x));
-  int64_t channels = x->shape[1];
-  *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
-  TY_TRY(check_statistics(op, mean, rstd, channels));
-  TY_TRY(check_vector(op, "weight", weight, channels));
-  return check_vector(op, "bias", bias, channels);
+  TY_TRY(check_statistics(op, m, x, mean, rstd));
+  TY_TRY(check_vector(op, "weight", weight, m->columns));
+  return check_vector(op, "bias", bias, m->columns);
 }
 
-int ty_accept_statistics(ty_matrix *m, const char *op, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean,
-                         const ty_tensor *running_var, const ty_tensor *x) {
-  TY_TRY(check_rows(op, "x", x));
-  int64_t channels = x->shape[1];
-  *m = (ty_matrix){channels ? ty_numel(x) / channels : 0, channels};
-  TY_TRY(check_statistics(op, mean, rstd, channels));
-  if (running_mean) TY_TRY(check_vector(op, "running_mean", running_mean, channels));
-  if (running_var) TY_TRY(check_vector(op, "running_var", running_var, channels));
+int ty_accept_statistics(ty_matrix *m, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *running_mean, const ty_tensor *running_var,
+                         const ty_tensor *x) {
+  const char *op = "batch_norm";
+  TY_TRY(check_statistics(op, m, x, mean, rstd));
+  if (running_mean) TY_TRY(check_vector(op, "running_mean", running_mean, m->columns));
+  if (running_var) TY_TRY(check_vector(op, "running_var", running_var, m->columns));
   if (m->rows == 1) return ty_fail("%s: training needs more than one value per channel, got x of shape %s", op, ty_shape_text(x));
   return 0;
 }
 
-int ty_accept_rstd(const char *op, const ty_tensor *rstd, const ty_tensor *var) {
+int ty_accept_rstd(const ty_tensor *rstd, const ty_tensor *var) {
+  const char *op = "batch_norm";
   TY_TRY(ty_check_dense(op, "rstd", rstd, TY_REAL, 1));
   return check_vector(op, "running_var", var, rstd->shape[0]);
 }
 
-int ty_accept_batch_norm(ty_matrix *m, const char *op, const ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
+int ty_accept_batch_norm(ty_matrix *m, const ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
                          const ty_tensor *weight, const ty_tensor *bias, const ty_tensor *residual) {
+  const char *op = "batch_norm";
   TY_TRY(check_normalized(op, m, x, mean, rstd, weight, bias));
   TY_TRY(check_like_x(op, "y", y, x));
   return residual ? check_like_x(op, "residual", residual, x) : 0;
 }
 
-int ty_accept_batch_norm_pool(const char *op, const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, const ty_tensor *mean,
-                              const ty_tensor *rstd, const ty_tensor *weight, const ty_tensor *bias, int kernel, int stride, int padding) {
+int ty_accept_batch_norm_pool(const ty_tensor *y, const ty_tensor *index, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd,
+                              const ty_tensor *weight, const ty_tensor *bias, int kernel, int stride, int padding) {
+  const char *op = "batch_norm";
   ty_matrix m;
   TY_TRY(ty_accept_window(op, "y", y, index, "x", x, kernel, stride, padding));
   return check_normalized(op, &m, x, mean, rstd, weight, bias);

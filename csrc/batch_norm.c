@@ -55,7 +55,7 @@ int ty_batch_norm_statistics(ty_tensor *mean, ty_tensor *rstd, ty_tensor *runnin
                              double eps) {
   static const char op[] = "batch_norm";
   ty_matrix size;
-  TY_TRY(ty_accept_statistics(&size, op, mean, rstd, running_mean, running_var, x));
+  TY_TRY(ty_accept_statistics(&size, mean, rstd, running_mean, running_var, x));
   grid g = grid_of(size.rows, size.columns);
   int64_t bytes = 2 * g.blocks * g.channels * (int64_t)sizeof(real);
   real *parts = ty_alloc(bytes);
@@ -88,7 +88,7 @@ int ty_batch_norm_statistics(ty_tensor *mean, ty_tensor *rstd, ty_tensor *runnin
 }
 
 int ty_batch_norm_rstd(ty_tensor *rstd, const ty_tensor *var, double eps) {
-  TY_TRY(ty_accept_rstd("batch_norm", rstd, var));
+  TY_TRY(ty_accept_rstd(rstd, var));
   const real *v = var->data;
   for (int64_t k = 0; k < ty_numel(var); k++) ((real *)rstd->data)[k] = (real)(1 / sqrt((double)v[k] + eps));
   return 0;
@@ -125,7 +125,7 @@ int ty_batch_norm(ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const
                   const ty_tensor *residual, int relu) {
   static const char op[] = "batch_norm";
   ty_matrix size;
-  TY_TRY(ty_accept_batch_norm(&size, op, y, x, mean, rstd, weight, bias, residual));
+  TY_TRY(ty_accept_batch_norm(&size, y, x, mean, rstd, weight, bias, residual));
   grid g = grid_of(size.rows, size.columns);
   int64_t bytes = g.channels * (int64_t)sizeof(real);
   real *scale = ty_alloc(bytes);
@@ -147,7 +147,7 @@ int ty_batch_norm_pool(ty_tensor *y, ty_tensor *index, const ty_tensor *x, const
                        const ty_tensor *bias, int relu, int kernel, int stride, int padding) {
   enum { STRIP = 4 };
   static const char op[] = "batch_norm";
-  TY_TRY(ty_accept_batch_norm_pool(op, y, index, x, mean, rstd, weight, bias, kernel, stride, padding));
+  TY_TRY(ty_accept_batch_norm_pool(y, index, x, mean, rstd, weight, bias, kernel, stride, padding));
   ty_windows s = ty_windows_of(x, y, kernel, stride, padding);
   int64_t row = s.w * s.c, pooled = s.ow * s.c, own = ((STRIP - 1) * stride + kernel) * row, strips = (s.oh + STRIP - 1) / STRIP;
   int64_t bytes = (s.c + omp_get_max_threads() * own) * (int64_t)sizeof(real);

@@ -63,7 +63,7 @@ int ty_batch_norm_statistics(ty_tensor *mean, ty_tensor *rstd, ty_tensor *runnin
                              double eps) {
   const char *op = "batch_norm";
   ty_matrix m;
-  TY_TRY(ty_accept_statistics(&m, op, mean, rstd, running_mean, running_var, x));
+  TY_TRY(ty_accept_statistics(&m, mean, rstd, running_mean, running_var, x));
   return for_type_and_packets(x->dtype, m.columns, {x->data}, [&](auto *type, auto n) {
     constexpr int N = COUNT_OF(n);
     rows r = rows_of(m, N);
@@ -82,7 +82,7 @@ __global__ void k_rstd(real *rstd, const real *var, int64_t channels, double eps
 
 int ty_batch_norm_rstd(ty_tensor *rstd, const ty_tensor *var, double eps) {
   const char *op = "batch_norm";
-  TY_TRY(ty_accept_rstd(op, rstd, var));
+  TY_TRY(ty_accept_rstd(rstd, var));
   return launch_each(op, k_rstd, ty_numel(var), rstd->data, var->data, ty_numel(var), eps);
 }
 
@@ -131,7 +131,7 @@ int ty_batch_norm(ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const
                   const ty_tensor *residual, int relu) {
   const char *op = "batch_norm";
   ty_matrix m;
-  TY_TRY(ty_accept_batch_norm(&m, op, y, x, mean, rstd, weight, bias, residual));
+  TY_TRY(ty_accept_batch_norm(&m, y, x, mean, rstd, weight, bias, residual));
   const void *second = residual ? residual->data : NULL;
   return for_type_and_packets(x->dtype, m.columns, {y->data, x->data, second}, [&](auto *type, auto n) {
     constexpr int N = COUNT_OF(n);
@@ -145,14 +145,15 @@ int ty_batch_norm(ty_tensor *y, const ty_tensor *x, const ty_tensor *mean, const
 template <class T, int N> __global__ void k_normalize_pool(T *y, uint8_t *index, const T *x, int64_t total, vectors v, int relu, window s) {
   int64_t i = thread_index();
   if (i >= total) return;
-  affine<N> a(v, i % s.packets * N);
-  pool_at<N>(y, index, x, i, s, [&](const packet<T, N> &in, int j) { return activated(relu, a.of((real)in.of[j], j)); });
+  const spot at = spot_of<N>(i, s);
+  affine<N> a(v, at.channel);
+  pool_at<N>(y, index, x, i, at, s, [&](const packet<T, N> &in, int j) { return activated(relu, a.of((real)in.of[j], j)); });
 }
 
 int ty_batch_norm_pool(ty_tensor *y, ty_tensor *index, const ty_tensor *x, const ty_tensor *mean, const ty_tensor *rstd, const ty_tensor *weight,
                        const ty_tensor *bias, int relu, int kernel, int stride, int padding) {
   const char *op = "batch_norm";
-  TY_TRY(ty_accept_batch_norm_pool(op, y, index, x, mean, rstd, weight, bias, kernel, stride, padding));
+  TY_TRY(ty_accept_batch_norm_pool(y, index, x, mean, rstd, weight, bias, kernel, stride, padding));
   return for_type_and_packets(x->dtype, x->shape[1], {y->data, index->data, x->data}, [&](auto *type, auto n) {
     int64_t total = ty_numel(y) / COUNT_OF(n);
     return launch_each(op, k_normalize_pool<TYPE_OF(type), COUNT_OF(n)>, total, y->data, index->data, x->data, total,

@@ -3,7 +3,7 @@
 
 template <class T, int N> __global__ void k_max_pool(T *y, uint8_t *index, const T *x, int64_t total, window s) {
   int64_t i = thread_index();
-  if (i < total) pool_at<N>(y, index, x, i, s, [](const packet<T, N> &in, int j) { return (real)in.of[j]; });
+  if (i < total) pool_at<N>(y, index, x, i, spot_of<N>(i, s), s, [](const packet<T, N> &in, int j) { return (real)in.of[j]; });
 }
 
 int ty_max_pool2d(ty_tensor *y, ty_tensor *index, const ty_tensor *x, int kernel, int stride, int padding) {

@@ -27,20 +27,25 @@ static inline window window_of(const ty_tensor *x, const ty_tensor *y, int kerne
           divider(in[3]), divider(out[3]), divider(packets), divider(stride)};
 }
 
-/* Packet i of the pooled images and of their index: the first maximum of value(packet, j) over its window. NaN wins, as in PyTorch. */
-template <int N, class T, class Value>
-static __device__ inline void pool_at(T *y, uint8_t *index, const T *x, int64_t i, const window &s, Value value) {
+/* What a packet of the pooled images is of: its image, the first row and column of its window, which may be outside, and its first channel. */
+struct spot { int64_t image; int top, left, channel; };
+template <int N> static __device__ inline spot spot_of(int64_t i, const window &s) {
   const int of_image = s.oh * s.ow * s.packets;
   const int64_t image = i / of_image;
-  const int at = (int)(i - image * of_image), pixel = s.by_packets.of(at), channel = (at - pixel * s.packets) * N, out_row = s.by_ow.of(pixel);
-  const int top = out_row * s.stride - s.padding, left = (pixel - out_row * s.ow) * s.stride - s.padding;
-  x += image * ((int64_t)s.h * s.w * s.packets * N) + channel;
+  const int at = (int)(i - image * of_image), pixel = s.by_packets.of(at), row = s.by_ow.of(pixel);
+  return {image, row * s.stride - s.padding, (pixel - row * s.ow) * s.stride - s.padding, (at - pixel * s.packets) * N};
+}
+
+/* Packet i of the pooled images and of their index: the first maximum of value(packet, j) over its window. NaN wins, as in PyTorch. */
+template <int N, class T, class Value>
+static __device__ inline void pool_at(T *y, uint8_t *index, const T *x, int64_t i, spot at, const window &s, Value value) {
+  x += at.image * ((int64_t)s.h * s.w * s.packets * N) + at.channel;
   real best[N] = {};
   packet<uint8_t, N> places = {};
   bool found = false;
   for (int a = 0; a < s.kernel; a++)
     for (int b = 0; b < s.kernel; b++) {
-      int row = top + a, column = left + b;
+      int row = at.top + a, column = at.left + b;
       if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
       packet<T, N> in = packet_at<N>(x + (row * s.w + column) * s.packets * N);
       for (int j = 0; j < N; j++) {

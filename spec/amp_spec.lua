@@ -28,7 +28,10 @@ local formats = { f16 = { 10, -14, 65504 }, bf16 = { 7, -126, (2 - 2 ^ -7) * 2 ^
 -- ---- what is run: samples of more than one dim are rounded, so that both sides start from the same numbers ----
 
 local cases = {}
-local function case(name, sample) cases[#cases + 1] = { name, sample } end
+-- twice [opt]: whether the op's result has two users.
+local function case(name, sample, twice)
+  cases[#cases + 1] = { fn = twice and on_device.used_twice(name) or name, sample = sample, label = name .. (twice and ', used twice' or '') }
+end
 local function image(g, shape) return tycho.empty_image(shape):copy_(g:normal_tensor(shape)) end
 for _, row in ipairs(lib.rows) do
   if not (row.name == 'eq' or row.name == 'ne') then
@@ -62,9 +65,9 @@ case('batch_norm', function(g)
   return image(g, { 9, 72, 9, 8 }), g:normal_tensor { 72 }, g:normal_tensor { 72 }, nil, { training = true, relu = true, pool = { 3, 2, 1 } }
 end)
 for _, shape in ipairs { { 20, 72, 9, 8 }, { 9, 70, 8, 8 } } do
-  cases[#cases + 1] = { on_device.used_twice 'batch_norm', function(g)
+  case('batch_norm', function(g)
     return image(g, shape), g:normal_tensor { shape[2] }, g:normal_tensor { shape[2] }, image(g, shape), { training = true, relu = true }
-  end, label = ('batch_norm of %d channels, used twice'):format(shape[2]) }
+  end, true)
 end
 case('batch_norm', function(g)
   return image(g, { 2, 33, 5, 4 }), g:normal_tensor { 33 }, g:normal_tensor { 33 }, nil,
@@ -140,9 +143,9 @@ end)
 on_each_device('16-bit floats on', function(name)
   for _, dtype in ipairs { 'f16', 'bf16' } do
     for i, c in ipairs(cases) do
-      local label = c.label or c[1]
-      it(('compute as float32 does on the same values: %s, %s, %d'):format(dtype, label, i), function()
-        on_device.assert_close(on_device.results(c[1], c[2], 'cpu', dtype), on_device.results(c[1], c[2], name, dtype), TOLERANCE[dtype], label)
+      it(('compute as float32 does on the same values: %s, %s, %d'):format(dtype, c.label, i), function()
+        local function results(where) return on_device.results(c.fn, c.sample, where, dtype) end
+        on_device.assert_close(results 'cpu', results(name), TOLERANCE[dtype], c.label)
       end)
     end
   end

@@ -37,8 +37,7 @@ return {
     if pool then
       if type(pool) ~= 'table' then lib.raise('batch_norm: expected pool = {kernel, stride, padding}, got ' .. tostring(pool)) end
       if residual then lib.raise('batch_norm: with a residual nothing can be pooled; leave pool out and call max_pool2d') end
-      y, ctx.index, ctx.kernel, ctx.stride, ctx.padding = windows('batch_norm', x, unpack(pool, 1, 3))
-      ctx:own(ctx.index)
+      y = windows(ctx, x, unpack(pool, 1, 3))
     else
       y = tensor.empty_like(x)
     end

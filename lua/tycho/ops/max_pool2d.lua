@@ -9,9 +9,7 @@ return {
   inputs = { 'x' },
   forward = function(ctx, x, kernel, stride, padding)
     op.check_real('max_pool2d', x)
-    local y
-    y, ctx.index, ctx.kernel, ctx.stride, ctx.padding = windows('max_pool2d', x, kernel, stride, padding)
-    ctx:own(ctx.index)
+    local y = windows(ctx, x, kernel, stride, padding)
     x = tensor.image(x)
     lib.check(y.lib.ty_max_pool2d(y.c, ctx.index.c, x.c, ctx.kernel, ctx.stride, ctx.padding), y.lib)
     ctx.shape = x.shape
