@@ -118,6 +118,8 @@ describe('a value that cannot work', function()
     { 'save_interval=-5', 'save_interval must be a whole number >= 1' },
     { 'checkpoint_minutes=-1', 'checkpoint_minutes must be a number >= 0' },
     { 'device=gpu', 'device must be auto, cpu or cuda, got gpu' },
+    { 'device=true', 'device must be auto, cpu or cuda, got true' },
+    { 'resident=maybe', 'resident must be auto, true or false, got maybe' },
     { 'threads=0.5', 'threads must be a whole number from 0 to ' },
     { 'threads=100000', 'threads must be a whole number from 0 to ' },
     { 'name=a/b', 'name must be a name for a folder' },
@@ -137,6 +139,7 @@ describe('a value that cannot work', function()
       assert.has_no.errors(function() load(good) end)
     end
     local config = load('backbone=resnet50', 'projection_dim=2048', 'weight_equiv_loss=5')
+    for text, value in pairs { True = true, ['false'] = false, auto = 'auto' } do assert.equal(value, load('resident=' .. text).resident) end
     assert.same({ 'resnet50', 2048, 5, 'ContextSSL' }, { config.backbone, config.projection_dim, config.weight_equiv_loss, config.method })
   end)
 end)

@@ -122,7 +122,7 @@ end
 
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
-for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'capture', 'threads', 'epochs', 'log_interval', 'save_interval',
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs', 'log_interval', 'save_interval',
   'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
   free[key] = true
 end

@@ -30,12 +30,14 @@ local function describe(n)
   return described[n.kind]
 end
 
--- value as it is to be stored in place of default; an error where the kinds differ. A text with ${...} is looked at when that is filled in.
+-- value as it is to be stored in place of default; an error where the kinds differ. A text with ${...} is looked at when that is filled in. auto
+-- stands for text or for true or false.
 function M.convert(key, value, default)
   if value.kind == 'null' or default.kind == 'null' or value.kind == default.kind and value.kind ~= 'list' then return value end
   local numeric = { integer = true, number = true }
   if numeric[value.kind] and numeric[default.kind] then return value end
   if value.kind == 'string' and value.value:find('${', 1, true) then return value end
+  if value.kind == 'boolean' and default.value == 'auto' then return value end
   if default.kind == 'string' and value.raw then return node.string(value.raw) end
   if value.kind == 'list' and default.kind == 'list' then
     local kind = element_kind(default)
