@@ -131,6 +131,17 @@ describe('batch_norm', function()
       { image { 2, 2, 5, 4 }, weight:narrow(0, 0, 2), bias:narrow(0, 0, 2) }) < 1e-6)
   end)
 
+  it('outside training goes back through the statistics that it went forward with', function()
+    local options = { running_mean = tycho.zeros({ 1 }, 'f64'), running_var = tycho.ones({ 1 }, 'f64'), eps = 0 }
+    local w, values = tycho.ones({ 1 }, 'f64'):requires_grad_(), tycho.tensor({ { 1 }, { 2 } }, 'f64')
+    local y = values:batch_norm(w, tycho.zeros({ 1 }, 'f64'), nil, options)
+    options.training = true
+    values:batch_norm(w, tycho.zeros({ 1 }, 'f64'), nil, options)
+    options.running_mean:fill_(5)
+    y:sum():backward()
+    assert.equal(3, w.grad:item())
+  end)
+
   it('adds up the gradients of its users', function()
     for _, added in ipairs { false, residual } do
       for users = 2, 4 do

@@ -48,6 +48,7 @@ return {
     else
       if not (running_mean and running_var) then lib.raise('batch_norm: outside training running_mean and running_var are needed') end
       lib.check(library.ty_batch_norm_rstd(rstd.c, running_var.c, eps), library)
+      if ctx.grad then mean = tensor.copy_into(vector(), running_mean) end -- theirs may have moved when backward runs
     end
     if pool then
       lib.check(library.ty_batch_norm_pool(y.c, ctx.index.c, x.c, mean.c, rstd.c, weight.c, bias.c, relu, ctx.kernel, ctx.stride, ctx.padding),
