@@ -35,10 +35,30 @@ describe('a view', function()
       refuses(name .. ': expected a list of sizes such as {2, 3}, got number', x[name], x, 3, 2)
     end
     refuses('permute: expected a list of dims such as {1, 0}, got number', x.permute, x, 1, 0)
+    local cube = counting { 2, 3, 4 }
+    for _, order in ipairs { { 1, 1, 2 }, { 2, 2, 2 }, { 0, 0, 1 }, { 0, 1 }, { 0, 1, 2, 2 }, { 0, -3, 1 } } do
+      refuses(('permute: {%s} must name each of the 3 dims of (2, 3, 4) once'):format(table.concat(order, ', ')), cube.permute, cube, order)
+    end
+    refuses('expand: a tensor of 1.84467e+19 elements is too large', counting({ 1 }).expand, counting { 1 }, { 2^32, 2^32 })
     refuses('empty: sizes must be whole numbers >= 0, got {1.5}', tycho.empty, { 1.5 })
   end)
 
+  it('of nothing is a tensor, too', function()
+    assert.same({ 2, 0 }, tycho.zeros({ 2, 0 }).shape)
+    local y = tycho.linear(tycho.empty { 3, 0 }, tycho.empty { 2, 0 }, tycho.tensor { 1, 2 })
+    assert.same({ { 1, 2 }, { 1, 2 }, { 1, 2 } }, y:tolist())
+  end)
+
   it('of whole numbers takes no others', function()
+    for dtype, bad in pairs { u8 = { 256, -1 }, i32 = { 2^31, -2^31 - 1 }, i64 = { 2^63, -2^64 } } do
+      for _, value in ipairs(bad) do
+        refuses(('tensor: %s takes numbers from '):format(dtype), tycho.tensor, { value }, dtype)
+        refuses(('fill_: %s takes numbers from '):format(dtype), tycho.full, { 2 }, value, dtype)
+      end
+    end
+    refuses('fill_: i64 takes whole numbers, got 0.5', tycho.full, { 2 }, 0.5, 'i64')
+    assert.same({ 0, 255 }, tycho.tensor({ 0, 255 }, 'u8'):tolist())
+    assert.same({ -2^31, 2^31 - 1 }, tycho.tensor({ -2^31, 2^31 - 1 }, 'i32'):tolist())
     refuses('tensor: i64 takes whole numbers, got 0.5', tycho.tensor, { 1, 0.5 }, 'i64')
     local x = counting { 2, 3 }
     refuses('tensor: i64 takes whole numbers, got 0.5', x.index_select, x, { 0.5 })

@@ -1,5 +1,5 @@
 -- Element types: code (the C enum), bytes, C names and which of a device's libraries computes with each; read(p, i) is element i at p as a number.
--- f16 (IEEE's half) and bf16 are short: devices compute with them, the CPU converts them.
+-- f16 (IEEE's half) and bf16 are short: devices compute with them, the CPU converts them. An integer's least and most are what a number has.
 local ffi = require 'ffi'
 
 -- A negative NaN with a payload would pass for another Lua type (LuaJIT keeps its type tags in such patterns) and can crash the interpreter:
@@ -37,9 +37,9 @@ local types = {
   f64 = { code = 1, size = 8, pointer = ffi.typeof('double *'), library = 'double', real = true, read = read_f64 },
   f16 = { code = 5, size = 2, pointer = ffi.typeof('uint16_t *'), library = 'float', real = true, short = true, read = read_f16 },
   bf16 = { code = 6, size = 2, pointer = ffi.typeof('uint16_t *'), library = 'float', real = true, short = true, read = read_bf16 },
-  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), library = 'float', read = read_integer },
-  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), library = 'float', read = read_integer },
-  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), library = 'float', read = read_integer },
+  i64 = { code = 2, size = 8, pointer = ffi.typeof('int64_t *'), library = 'float', read = read_integer, least = -2^63, most = 2^63 - 2^10 },
+  i32 = { code = 3, size = 4, pointer = ffi.typeof('int32_t *'), library = 'float', read = read_integer, least = -2^31, most = 2^31 - 1 },
+  u8 = { code = 4, size = 1, pointer = ffi.typeof('uint8_t *'), library = 'float', read = read_integer, least = 0, most = 255 },
 }
 local M = { by_code = {}, half = half }
 for name, t in pairs(types) do

@@ -51,29 +51,29 @@ local function dtype_of(name)
 end
 
 local LARGEST = 2^44 -- elements
--- Raises unless shape is a list of at most 6 whole numbers, each least (0 unless given) or more. op: whose argument it is.
+-- The number of elements. Raises unless shape is a list of at most 6 whole numbers, each least (0 unless given) or more, and the product is one of
+-- a tensor. op: whose argument it is.
 function M.check_shape(op, shape, least)
   if type(shape) ~= 'table' or is_tensor(shape) then
     raise(('%s: expected a list of sizes such as {2, 3}, got %s'):format(op, is_tensor(shape) and 'a tensor' or type(shape)))
   end
   if #shape > 6 then raise(('%s: a tensor has at most 6 dims, got %d'):format(op, #shape)) end
+  local count = 1
   for i = 1, #shape do
     local size = shape[i]
     if type(size) ~= 'number' or not (size >= (least or 0) and size <= LARGEST) or size ~= math.floor(size) then
       raise(('%s: sizes must be whole numbers >= 0, got {%s}'):format(op, table.concat(M.map(shape, tostring), ', ')))
     end
+    count = count * size
   end
+  if count > LARGEST then raise(('%s: a tensor of %g elements is too large'):format(op, count)) end
+  return count
 end
 
 local function set_shape(op, c, shape)
-  M.check_shape(op, shape)
-  local count = 1
+  local count = M.check_shape(op, shape)
   c.ndim = #shape
-  for i = 1, #shape do
-    c.shape[i - 1] = shape[i]
-    count = count * shape[i]
-  end
-  if count > LARGEST then raise(('%s: a tensor of %g elements is too large'):format(op, count)) end
+  for i = 1, #shape do c.shape[i - 1] = shape[i] end
   return count
 end
 local function set_dense_strides(c)
@@ -143,7 +143,7 @@ function M.borrow(c, dtype)
   return wrap(struct(c), storages.adopt(c.data, function() end, device_of_code[c.device]), dtype)
 end
 
--- Elements lie without gaps or repeats, in any order of dims.
+-- Whether the elements of a struct lie without gaps or repeats, in any order of dims.
 local function is_packed(c)
   local span, count = 1, 1
   for i = 0, c.ndim - 1 do
@@ -154,6 +154,7 @@ local function is_packed(c)
   end
   return span == count or count == 0
 end
+M.is_packed = is_packed
 
 -- An uninitialised tensor of x's shape, and of its memory order where x has no gaps; dtype and device are x's unless given.
 function M.empty_like(x, dtype, device)
@@ -163,6 +164,9 @@ function M.empty_like(x, dtype, device)
   if not is_packed(c) then set_dense_strides(c) end
   return allocate(c, count, dtype and dtype_of(dtype) or x.type, device and device_of(device) or home(x))
 end
+
+-- What empty_like, zeros_like and op.sum_to need to know of x, for a rule that needs nothing else: a context that has x itself keeps its memory.
+function M.form(x) return { c = x.c, type = x.type, shape = x.shape } end
 
 -- A view of x's storage: fn(c) edits a copy of the struct; offset in elements.
 function M.view_of(x, offset, edit, ...)
@@ -352,6 +356,15 @@ function Tensor:tolist()
   return nest(x.type.read, x:ptr(), x.c, 0, 0)
 end
 
+-- Raises for a number that an integer dtype has not.
+local function check_number(op, dtype, value)
+  if dtype.real then return end
+  if type(value) == 'number' and value % 1 ~= 0 then raise(('%s: %s takes whole numbers, got %s'):format(op, dtype.name, tostring(value))) end
+  if value < dtype.least or value > dtype.most then
+    raise(('%s: %s takes numbers from %.0f to %.0f, got %s'):format(op, dtype.name, dtype.least, dtype.most, tostring(value)))
+  end
+end
+
 local function infer(value, shape)
   if type(value) == 'table' and not is_tensor(value) then
     shape[#shape + 1] = #value
@@ -364,9 +377,7 @@ local function fill_nested(pointer, value, shape, dim, offset, dtype)
     if type(value) ~= 'number' and not ffi.istype(int64, value) then
       raise(('tensor: expected numbers, got %s'):format(is_tensor(value) and 'a tensor; tycho.stack joins tensors' or type(value)))
     end
-    if not dtype.real and type(value) == 'number' and value % 1 ~= 0 then
-      raise(('tensor: %s takes whole numbers, got %s'):format(dtype.name, tostring(value)))
-    end
+    check_number('tensor', dtype, value)
     pointer[offset] = value
     return offset + 1
   end
@@ -416,7 +427,7 @@ end
 -- A number to meet x in an elementwise op, not rounded to 16 bit as x may be: 1e-8 and 1e5 are no float16. One that was met before is there already,
 -- and the op is one launch, not two; it is there for good, because graphs have its address. It is not to be changed in place.
 function M.scalar_like(x, value)
-  local where, dtype = home(x), x.type.short and dtype_of 'f32' or x.type
+  local where, dtype = home(x), x.type.real and not x.type.short and x.type or dtype_of 'f32'
   local is_key = value == value and 1 / value ~= -math.huge -- NaN is none, and -0 that of 0
   local known = constants[where] and constants[where][dtype]
   return is_key and (known and known[value] or keep_constant(value, dtype, where)) or M.full({}, value, dtype.name, where.name)
@@ -441,7 +452,7 @@ function M.touch(t, op)
     raise(('%s: in-place change of a tensor that is part of a gradient; use tycho.no_grad(function() ... end)'):format(op))
   end
   local c = t.c
-  for i = 0, c.ndim - 1 do
+  for i = 0, t:numel() > 0 and c.ndim - 1 or -1 do
     if c.stride[i] == 0 and c.shape[i] > 1 then raise(('%s: elements of this expanded tensor share memory; change a clone'):format(op)) end
   end
   t.storage.version = t.storage.version + 1
@@ -478,6 +489,7 @@ end
 function Tensor:fill_(value)
   M.touch(self, 'fill_')
   if type(value) ~= 'number' then raise(('fill_: expected a number, got %s'):format(type(value))) end
+  check_number('fill_', self.type, value)
   lib.check(self.lib.ty_fill(self.c, value), self.lib)
   return self
 end

@@ -19,11 +19,11 @@ return {
   forward = function(ctx, x, dim, other)
     dim, other = tensor.dim(x, dim or 0, 'diagonal'), tensor.dim(x, other or 1, 'diagonal')
     if dim == other then lib.raise(('diagonal: expected two different dims, got %d twice'):format(dim)) end
-    ctx.x, ctx.dim, ctx.other = ctx.grad and x or nil, dim, other
+    ctx.form, ctx.dim, ctx.other = ctx.grad and tensor.form(x), dim, other
     return tensor.view_of(x, 0, join, dim, other)
   end,
   backward = function(ctx, dy)
-    local dx = tensor.zeros_like(ctx.x)
+    local dx = tensor.zeros_like(ctx.form)
     tensor.copy_into(dx:diagonal(ctx.dim, ctx.other), dy)
     return dx
   end,

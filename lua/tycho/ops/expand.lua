@@ -27,9 +27,10 @@ return {
       fits = fits and shape[i] >= 0 and (not size or size == 1 or size == shape[i])
     end
     if not fits then lib.raise(('expand: %s does not broadcast to {%s}'):format(tensor.shape_text(x), table.concat(wanted, ', '))) end
-    ctx.x = ctx.grad and x or nil
+    tensor.check_shape('expand', shape)
+    ctx.form = ctx.grad and tensor.form(x)
     return tensor.view_of(x, 0, edit, shape)
   end,
-  backward = function(ctx, dy) return op.sum_to(dy, ctx.x) end,
+  backward = function(ctx, dy) return op.sum_to(dy, ctx.form) end,
   sample = function(g) return g:normal_tensor({ 3, 1 }, 'f64'), { 2, 3, 4 } end,
 }

@@ -11,14 +11,14 @@ return {
     shape[1] = index:numel()
     local y = tensor.empty(shape, x.dtype, x.device)
     lib.check(y.lib.ty_gather(y.c, x.c, index.c), y.lib)
-    if ctx.grad then ctx.x = x end
+    ctx.form = ctx.grad and tensor.form(x)
     ctx:save(index)
     return y
   end,
   backward = function(ctx, dy)
-    local dtype = ctx.x.type.short and 'f32' or ctx.x.dtype -- rows that were picked often are sums of many
-    local dx = tensor.empty(ctx.x.shape, dtype, ctx.x.device):fill_(0)
-    local index = ctx:saved()
+    local form, index = ctx.form, ctx:saved()
+    local dtype = form.type.short and 'f32' or form.type.name -- rows that were picked often are sums of many
+    local dx = tensor.zeros(form.shape, dtype, dy.device)
     lib.check(dx.lib.ty_scatter_add(dx.c, dy:to(dtype).c, index.c), dx.lib)
     return dx
   end,

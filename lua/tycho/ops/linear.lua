@@ -20,7 +20,9 @@ return {
       lib.raise(('linear: x %s needs a weight of shape (out, %s), got %s'):format(tensor.shape_text(x), tostring(width), tensor.shape_text(w)))
     end
     ctx.shape = x.shape
-    local rows = tensor.dense(x):reshape { -1, width }
+    local count = 1
+    for i = 1, #shape - 1 do count = count * shape[i] end
+    local rows = tensor.dense(x):reshape { count, width }
     shape[#shape] = w:size(0)
     b = b and tensor.dense(b)
     local y = tensor.empty({ rows:size(0), w:size(0) }, x.dtype, x.device)

@@ -14,11 +14,11 @@ return {
       lib.raise(('narrow: start %s, length %s do not fit dim %d of size %d (tensors count from 0)'):format(tostring(start),
         tostring(length), dim, size))
     end
-    ctx.x, ctx.dim, ctx.start, ctx.length = ctx.grad and x or nil, dim, start, length
+    ctx.form, ctx.dim, ctx.start, ctx.length = ctx.grad and tensor.form(x), dim, start, length
     return tensor.view_of(x, start * x:stride(dim), edit, dim, length)
   end,
   backward = function(ctx, dy)
-    local dx = tensor.zeros_like(ctx.x)
+    local dx = tensor.zeros_like(ctx.form)
     tensor.copy_into(dx:narrow(ctx.dim, ctx.start, ctx.length), dy)
     return dx
   end,

@@ -12,12 +12,13 @@ return {
   inputs = { 'x' },
   forward = function(ctx, x, wanted)
     if type(wanted) ~= 'table' then lib.raise('permute: expected a list of dims such as {1, 0}, got ' .. type(wanted)) end
-    local order, inverse = {}, {}
+    local order, inverse, named = {}, {}, 0
     for i, dim in ipairs(wanted) do
       order[i] = tensor.dim(x, dim, 'permute')
+      if not inverse[order[i] + 1] then named = named + 1 end
       inverse[order[i] + 1] = i - 1
     end
-    if #order ~= x.ndim or #inverse ~= x.ndim then
+    if #order ~= x.ndim or named ~= x.ndim then
       lib.raise(('permute: {%s} must name each of the %d dims of %s once'):format(table.concat(wanted, ', '), x.ndim, tensor.shape_text(x)))
     end
     ctx.inverse = inverse

@@ -20,11 +20,11 @@ return {
         size - 1, dim, tensor.shape_text(x)))
     end
     if i < 0 then i = i + size end
-    ctx.x, ctx.dim, ctx.i = ctx.grad and x or nil, dim, i
+    ctx.form, ctx.dim, ctx.i = ctx.grad and tensor.form(x), dim, i
     return tensor.view_of(x, i * x:stride(dim), drop, dim)
   end,
   backward = function(ctx, dy)
-    local dx = tensor.zeros_like(ctx.x)
+    local dx = tensor.zeros_like(ctx.form)
     tensor.copy_into(dx:select(ctx.dim, ctx.i), dy)
     return dx
   end,
