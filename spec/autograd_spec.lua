@@ -41,6 +41,64 @@ describe('backward', function()
     assert.equal(16000, x.grad:sum():item())
     assert(kept < 2 * 8000, kept) -- x.grad has 8000 bytes
   end)
+  it('adds to no gradient that is a part of another', function()
+    local x = tycho.ones({ 2, 2 }, 'f64'):requires_grad_()
+    local h = x * 1
+    local direct = (h * tycho.tensor({ { 10, 20 }, { 30, 40 } }, 'f64')):sum()
+    local joined = tycho.cat { h:sum(0), tycho.zeros({ 2 }, 'f64') } * tycho.tensor({ 1, 2, 3, 4 }, 'f64')
+    ;(direct + joined:sum()):backward()
+    assert.same({ { 11, 22 }, { 31, 42 } }, x.grad:tolist())
+  end)
+  it('begins anew after one that failed', function()
+    local x, factor = tycho.ones({ 2 }):requires_grad_(), tycho.tensor { 3, 3 }
+    local doubled = x * 2
+    local loss = (doubled:exp() * factor):sum() + doubled:sum()
+    factor:fill_(9)
+    says('mul saved a tensor of shape (2) for backward that fill_ then changed in place', loss.backward, loss)
+    x.grad = nil
+    doubled:sum():backward()
+    assert.same({ 2, 2 }, x.grad:tolist())
+  end)
+  it('goes through a list of any length', function()
+    local x, rows = tycho.ones({ 1 }):requires_grad_(), {}
+    for i = 1, 9000 do rows[i] = x end
+    tycho.cat(rows):sum():backward()
+    assert.equal(9000, x.grad:item())
+  end)
+  it('of an op that lists gradients says what it expects', function()
+    local first = require('tycho.op').new { name = 'first', inputs = { 'list' }, list = true, forward = function(_, list) return list[1] * 1 end,
+      backward = function(_, dy) return dy end }
+    local y = first { tycho.ones({ 2 }):requires_grad_() }
+    says('first backward: expected a list of gradients, got a tensor', y.backward, y, tycho.ones { 2 })
+  end)
+  it('reads the layouts that views give', function()
+    local q = tycho.ones({ 1, 1, 3, 4 }):requires_grad_()
+    tycho.attention(q, q, q):sum(2):square():sum():backward() -- all rows of the gradient are the same memory
+    assert.same({ 1, 1, 3, 4 }, q.grad.shape)
+    local one = tycho.generator(1):normal_tensor { 1, 1, 1, 4 }
+    local many = one:expand { 1, 1, 3, 4 }
+    assert.same(tycho.attention(many:clone(), many, many):tolist(), tycho.attention(many, many, many):tolist())
+    local x = tycho.ones({ 2, 3, 3 }):requires_grad_()
+    ;(x:self_attention(1):permute { 2, 0, 1 } * tycho.ones { 1, 2, 3 }):sum():backward()
+    assert.equal(6, x.grad:sum():item()) -- of the values, whose mean each row is
+  end)
+  it('keeps no more than the shape of what a view or rows are taken from', function()
+    local x, columns = tycho.ones({ 1024, 256 }):requires_grad_(), tycho.tensor({ 0, 1 }, 'i64')
+    for name, take in pairs {
+      narrow = function(y) return y:narrow(0, 1, 1):clone() end, select = function(y) return y:select(1, 2):clone() end,
+      index_select = function(y) return y:index_select(columns) end, expand = function(y) return y:expand({ 2, -1, -1 }):sum() end,
+      diagonal = function(y) return y:diagonal():clone() end,
+    } do
+      collectgarbage()
+      tycho.collect()
+      local before = tycho.memory().registered
+      local y = tycho.scope(function() return take(x * 2) end)
+      local kept = tycho.memory().registered - before
+      assert(kept < 2^16, ('%s: %d bytes'):format(name, kept))
+      y:sum():backward()
+      x.grad = nil
+    end
+  end)
   it('accumulates into .grad', function()
     local x = tycho.tensor({ 3 }, 'f64'):requires_grad_()
     ;(x * 2):sum():backward()

@@ -309,6 +309,7 @@ on_each_device('device', function(name)
       function() return a:layer_norm(tycho.ones { 2 }, tycho.zeros { 2 }) end,
       function() return a:index_select(tycho.tensor({ 0 }, 'i64')) end,
       function() return a:cross_entropy(tycho.tensor({ 0, 1 }, 'i64')) end,
+      function() return tycho.cat { a, b } end, function() return tycho.stack { b, a } end,
     }
     for i, call in ipairs(calls) do
       local text = failure(call)

@@ -20,7 +20,7 @@ local function recording(on, fn, ...)
   return finish(xpcall(fn, lib.remember, ...))
 end
 
--- Runs fn(...) without recording; returns what it returns.
+-- Runs fn(...) without recording; returns what it returns. fn may not yield to a coroutine outside, which would record nothing either.
 function M.no_grad(fn, ...) return recording(false, fn, ...) end
 
 -- Runs fn(...) with recording, inside tycho.no_grad too.

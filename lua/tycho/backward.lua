@@ -56,16 +56,23 @@ local function pin(g)
   s.pins = (s.pins or FOREIGN) + 1
   return g
 end
--- The gradient that a node's rule has read, and the part of it that the rule added by itself.
-local function unpin_incoming(context, dy)
-  unpin(dy)
+-- Lets go of the gradient that a node has, and of the part of it that its rule adds by itself.
+local function unpin_incoming(node)
+  local context = node[CONTEXT]
   local more = context and context.more
-  if more then unpin(more) end
+  unpin(node[GRADIENT])
+  node[GRADIENT] = false
+  if more then
+    context.more = nil
+    unpin(more)
+  end
 end
 local function made_by_backward(s) s.pins = s.pins - FOREIGN end
 
 -- Whether nobody else waits on g's storage, and g is all of it.
-local function is_alone(g) return g.storage.pins == 1 and g:numel() * g.type.size == storages.bytes(g.storage) end
+local function is_alone(g)
+  return g.storage.pins == 1 and g:numel() * g.type.size == storages.bytes(g.storage) and tensor.is_packed(g.c)
+end
 
 local function add_gradients(a, b)
   local sum = a
@@ -154,11 +161,17 @@ local function accept(context, input, g)
     tensor.is_tensor(g) and tensor.shape_text(g) or type(g)))
 end
 
+local function list_of(context, grads)
+  if type(grads) == 'table' and not tensor.is_tensor(grads) then return grads end
+  lib.raise(('%s backward: expected a list of gradients, got %s'):format(context.op, tensor.is_tensor(grads) and 'a tensor' or type(grads)))
+end
+
 local function run_node(heap, node)
   local rule, context, dy = node[RULE], node[CONTEXT], node[GRADIENT]
   if not rule then second_time() end
   local level = storages.enter()
-  if #node <= FIRST + 1 then
+  local is_list = context and context.is_list
+  if #node <= FIRST + 1 and not is_list then
     local a, b = node[FIRST], node[FIRST + 1]
     local da, db = rule(context, dy, a, b)
     if finite.is_on then
@@ -168,31 +181,41 @@ local function run_node(heap, node)
     if da then pin(accept(context, a, da)) end
     if db then pin(accept(context, b, db)) end
     storages.leave(level, made_by_backward)
-    unpin_incoming(context, dy) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
+    unpin_incoming(node) -- first: what a rule hands on as it came has one holder then, and becomes a leaf's gradient without a copy
     if da then pass_on(heap, a, da) end
     if db then pass_on(heap, b, db) end
   else
     local grads = { rule(context, dy) }
+    if is_list then grads = list_of(context, grads[1]) end
     for i = FIRST, #node do
       if finite.is_on then finite.check_gradient(node, grads[i - FIRST + 1]) end
       if grads[i - FIRST + 1] then pin(accept(context, node[i], grads[i - FIRST + 1])) end
     end
     storages.leave(level, made_by_backward)
-    unpin_incoming(context, dy)
+    unpin_incoming(node)
     for i = FIRST, #node do
       if grads[i - FIRST + 1] then pass_on(heap, node[i], grads[i - FIRST + 1]) end
     end
   end
   if getmetatable(context) == Context then context:release() end
   if context and context.held then let_go(context.held) end
-  node[RULE], node[CONTEXT], node[GRADIENT] = false, false, false
+  node[RULE], node[CONTEXT] = false, false
   for i = FIRST, #node do node[i] = false end
 end
 
-local function walk(root, gradient)
-  root[GRADIENT] = pin(gradient)
-  local heap = { root }
-  while heap[1] do run_node(heap, pop(heap)) end
+local function walk(heap)
+  while heap[1] do
+    heap.running = pop(heap)
+    run_node(heap, heap.running)
+  end
+end
+
+-- After an error: nothing waits at a node any more that another backward may come to.
+local function abandon(heap)
+  heap[#heap + 1] = heap.running
+  for _, node in ipairs(heap) do
+    if node[GRADIENT] then unpin_incoming(node) end
+  end
 end
 
 -- Accumulates d self / d leaf into .grad of every leaf that requires it, and releases the graph. gradient: dL/d self, needed
@@ -213,9 +236,11 @@ function Tensor:backward(gradient)
     lib.raise(('backward: the gradient must have shape %s, got %s'):format(tensor.shape_text(self), tensor.shape_text(gradient)))
   end
   gradient = gradient:to(self.dtype)
-  local level = storages.scope_level()
-  local ok, message = pcall(autograd.no_grad, walk, root, gradient)
+  local level, heap = storages.scope_level(), { root }
+  root[GRADIENT] = pin(gradient)
+  local ok, message = pcall(autograd.no_grad, walk, heap)
   if not ok then
+    abandon(heap)
     storages.unwind(level + 1)
     error(message, 0)
   end

@@ -6,7 +6,7 @@
 --             argument is a Lua list of tensors (cat)
 --   forward   runs without recording; ctx:save(...) for backward, ctx:own(t) for private buffers, ctx.grad: is a gradient wanted.
 --             ctx.needs[i]: does input i want one. ctx.adds = true: backward adds ctx.more [opt] to dy by itself
---   backward  one gradient per input, nil where none is needed or defined; absent: the op is not differentiable
+--   backward  one gradient per input, nil where none is needed or defined, with list = true a list of them; absent: the op is not differentiable
 --   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
 --   autocast  'low': computes in 16 bit under tycho.autocast; 'full': in float32 what comes in 16 bit; absent: in what comes (autocast.lua)
 -- A record with compose = function(...) instead is a composite: plain Lua over other ops, differentiable by itself.
@@ -98,6 +98,7 @@ local function listed(name, record)
     end
     grad = grad and autograd.enabled()
     local ctx = new_context(name, grad, needs)
+    ctx.is_list = true
     local y = record.forward(ctx, inputs, ...)
     if grad then
       y = of_its_own(name, y, inputs)

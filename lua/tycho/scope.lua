@@ -36,7 +36,8 @@ local function held_for(roots, first)
 end
 
 -- Frees every tensor made inside fn except those that it returns (also inside one level of tables), leaf gradients, and tensors marked with
--- tycho.keep. What backward from the returned tensors needs is the tape's, which frees it as it walks. Returns what fn returns.
+-- tycho.keep. What backward from the returned tensors needs is the tape's, which frees it as it walks. Returns what fn returns. fn may not yield to a
+-- coroutine outside.
 function M.scope(fn, ...)
   local level, first = storages.enter(), autograd.count()
   local kept, roots = {}, {}

@@ -8,7 +8,11 @@ local check_options = require 'tycho.options'
 
 local known = { mask = true, scale = true, memory_k = true, memory_v = true }
 
-local function unit_rows(x) return x:stride(-1) == 1 and x or tensor.dense(x) end
+-- x, or a dense copy where its rows have gaps or share memory.
+local function unit_rows(x)
+  local are_apart = x:size(-2) == 1 or x:stride(-2) >= x:size(-1)
+  return x:stride(-1) == 1 and are_apart and x or tensor.dense(x)
+end
 
 return {
   inputs = { 'q', 'k', 'v' },

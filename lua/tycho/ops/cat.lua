@@ -13,7 +13,9 @@ return {
     for i, x in ipairs(list) do
       local fits = x.ndim == #shape and x.type == first.type
       for d = 0, #shape - 1 do fits = fits and (d == dim or x:size(d) == shape[d + 1]) end
-      if not fits then
+      if x.c.device ~= first.c.device then
+        lib.raise(("cat: entry %d is on %s, the others are on %s; move one with :to('%s')"):format(i, x.device, first.device, first.device))
+      elseif not fits then
         lib.raise(('cat: entry %d is %s %s, which does not join %s %s along dim %d'):format(i, x.dtype, tensor.shape_text(x),
           first.dtype, tensor.shape_text(first), dim))
       end
@@ -32,7 +34,7 @@ return {
   backward = function(ctx, dy)
     local grads = {}
     for i, start in ipairs(ctx.starts) do grads[i] = dy:narrow(ctx.dim, start, ctx.sizes[i]) end
-    return unpack(grads)
+    return grads
   end,
   sample = function(g) return { g:normal_tensor({ 2, 3 }, 'f64'), g:normal_tensor({ 2, 1 }, 'f64') }, 1 end,
 }

@@ -13,7 +13,7 @@ end
 return {
   inputs = { 'x' },
   forward = function(ctx, x, heads)
-    if x.ndim ~= 3 or x:size(2) % heads ~= 0 or x:stride(2) ~= 1 then
+    if x.ndim ~= 3 or x:size(2) % heads ~= 0 or x:stride(2) ~= 1 and x:size(2) ~= 1 then
       lib.raise(('reshape_heads: expected (B, T, E) with E a multiple of %d heads and unit stride, got %s'):format(heads, tensor.shape_text(x)))
     end
     ctx.shape = x.shape
