@@ -141,14 +141,16 @@ seen > 0 and seen < 12
     for line, text in pairs {
       ['config.learning_rate = "0.01x"'] = 'nothing was changed: learning_rate must be a number >= 0, got 0.01x',
       ['config.learning_rat = 0.01'] = "nothing was changed: unknown key 'learning_rat'; did you mean 'learning_rate'?",
-      ['config.batch_size = -1'] = 'nothing was changed: batch_size must be a whole number >= 1, got -1',
+      ['config.batch_size = 6'] = 'nothing was changed: batch_size cannot change in a run that has begun; what can: learning_rate, ',
+      ['config.image_mean = {0, 0, 0}'] = 'nothing was changed: image_mean cannot change in a run that has begun',
+      ['config.data_dir = "other"'] = 'nothing was changed: data_dir cannot change in a run that has begun',
       ['config.mask_prob = nil'] = 'nothing was changed: mask_prob must be a number from 0 to 1, got nil',
     } do
       local out, status = attach('guarded', line .. '\nconfig.learning_rate, config.batch_size, config.mask_prob, config.learning_rat\n')
       says(out, text, '\n0.03\n5\n0.5\nnil\n')
       assert.equal(1, status)
     end
-    says((attach('guarded', 'config.mine = 3\nconfig.mine\n')), '\n3\n') -- for a policy of one's own
+    says((attach('guarded', 'config.mine = 3\nconfig.mine\n')), 'mine is new, 3 from step', 'nothing but code of your own reads it', '\n3\n')
     says(read 'guarded/config.yml', 'learning_rate: 0.03', 'batch_size: 5')
     stop(p)
   end)

@@ -337,6 +337,14 @@ describe('a kernel that is wrong', function()
     assert.truthy(out:find("kernel faulty:2: kernel faulty: 'what' undeclared", 1, true), out)
   end)
 
+  it('calls no function that nobody defines', function()
+    local code = "local tycho = require 'tycho'\nlocal k = tycho.kernel {\n  %s }\nprint(pcall(k, tycho.ones { 3 }))\nprint 'alive'\n"
+    local out = process(code:format "name = 'faulty', inputs = { 'x' }, y = 'absent(x)'")
+    assert.truthy(out:find("script.lua:3: kernel faulty: implicit declaration of function 'absent'\nalive", 1, true), out)
+    out = process(code:format "c = 'double absent(double); void faulty(real *y, const real *x, int64_t n) { y[0] = absent(x[0]); }'")
+    assert.truthy(out:find("script.lua:3: kernel faulty: undefined reference to `absent'\nalive", 1, true), out)
+  end)
+
   it('is told what stands where in its signature', function()
     assert_raises(function() tycho.kernel { cuda = 'int x;' } end, 'kernel: the text defines no function')
     assert_raises(function() tycho.kernel {} end, 'kernel: expected cuda = [[...]]')

@@ -156,6 +156,15 @@ describe('a run', function()
     assert(require('tycho.io.safetensors').load(folder .. '/nan/checkpoint.safetensors'))
   end)
 
+  it('that has lost its state does not begin anew', function()
+    os.execute(('cp -r %s/whole %s/lost && rm %s/lost/checkpoint.safetensors'):format(folder, folder, folder))
+    local before = read(folder .. '/lost/metrics.jsonl')
+    local out, status = train 'resume=lost'
+    assert.equal(1, status)
+    says(out, 'tycho: lost/checkpoint.safetensors is missing, the state in which the run ended after step 10; put it back, or start a new run')
+    assert.equal(before, read(folder .. '/lost/metrics.jsonl'))
+  end)
+
   it('that is finished goes on for more epochs only', function()
     local before = read(folder .. '/whole/checkpoint.safetensors')
     local out, status = train 'resume=whole'

@@ -91,8 +91,23 @@ local function copy(value)
   return out
 end
 
--- For settings that somebody may change while they are in use: a function that raises the sentence about a value that no run could begin with, or
--- about a misspelt key, and then puts all of them back as they were when it was last called.
+local function is_same(a, b)
+  if type(a) ~= 'table' or type(b) ~= 'table' then return a == b end
+  for key, value in pairs(a) do
+    if not is_same(value, b[key]) then return false end
+  end
+  return #a == #b
+end
+
+-- What a training reads anew for each step, epoch or look at the held-out images; all other keys have done their work when it begins.
+local live = { 'learning_rate', 'warmup_epochs', 'random_mask', 'mask_prob', 'env_ratio', 'temperature', 'nt_xent_clamp', 'weight_equiv_loss',
+  'log_interval', 'save_interval', 'eval_normalize', 'cache_type', 'context_seed', 'break_on_nan', 'capture' }
+local fixed = { data_dir = true, run_dir = true, resume = true }
+for key in pairs(rules) do fixed[key] = true end
+for _, key in ipairs(live) do fixed[key] = nil end
+
+-- For settings that somebody may change while a training goes by them: a function that raises the sentence about a value that no run could begin
+-- with, about one that cannot change any more, or about a misspelt key, and then puts all of them back as they were when it was last called.
 function M.guard(config)
   local good = copy(config)
   local function accept(changed)
@@ -100,6 +115,11 @@ function M.guard(config)
     for key in pairs(good) do
       names[#names + 1] = key
       if changed[key] == nil and rules[key] then error(('%s must be %s, got nil'):format(key, rules[key].expected), 0) end
+    end
+    for key in pairs(fixed) do
+      if not is_same(good[key], changed[key]) then
+        error(('%s cannot change in a run that has begun; what can: %s'):format(key, table.concat(live, ', ')), 0)
+      end
     end
     for key in pairs(changed) do
       local near, is_slip = nearest(tostring(key), names)
@@ -122,8 +142,9 @@ end
 
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
-for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs', 'log_interval', 'save_interval',
-  'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views', 'toy_seed' } do
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs', 'log_interval',
+  'save_interval', 'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views',
+  'toy_seed' } do
   free[key] = true
 end
 

@@ -19,7 +19,8 @@ local function refuse(name, log)
   for line in log:gmatch '[^\n]+' do
     local path, number, text = line:match '^(.-):(%d+):[%d:]* f?a?t?a?l? ?error: (.*)$'
     if not path then path, number, text = line:match '^(.-)%((%d+)%): [%a ]*error: (.*)$' end
-    if path then errors[#errors + 1] = ('%s:%s: kernel %s: %s'):format(path, number, name, text) end
+    if not path then path, number, text = line:match '^(.-):(%d+): (undefined reference to .*)$' end
+    if path then errors[#errors + 1] = ('%s:%s: kernel %s: %s'):format(path, number, name, (text:gsub(' %[%-Werror=[%w-]+%]$', ''))) end
   end
   error(errors[1] and table.concat(errors, '\n') or ('kernel %s: the compiler failed: %s'):format(name, log), 0)
 end
@@ -188,16 +189,19 @@ local function entry(body)
   return ('void tycho_kernel(void **a) { %s(%s); }\n'):format(body.name, table.concat(values, ', '))
 end
 
+-- A function that nobody defines is found by the linker: loading the object, or the first call, would end the process. Of DWARF 5 the linker does not
+-- read the #line directives' files.
+local usual = '-O3 -gdwarf-4 -fPIC -shared -Wl,-z,defs -fopenmp -fno-math-errno -ffp-contract=fast'
+
 local function object(body, compiler, flags, text, fn)
   local version = version_of(compiler)
   if not version then
     lib.raise(("kernel %s: there is no compiler '%s' on this machine; install gcc and g++"):format(body.name, compiler))
   end
-  return cached(('%s\n%s\n%s'):format(version, flags, text), 'so', function(path)
+  return cached(('%s\n%s %s\n%s'):format(version, usual, flags, text), 'so', function(path)
     local source = path .. (flags:find('-x c++', 1, true) and '.cpp' or '.c')
     write(source, text)
-    local status, log = run(('%s -w -O3 -g -fPIC -shared -fopenmp -fno-math-errno -ffp-contract=fast -o %s %s'):format(compiler, quoted(path),
-      flags:gsub('SOURCE', function() return quoted(source) end)))
+    local status, log = run(('%s %s -o %s %s'):format(compiler, usual, quoted(path), flags:gsub('SOURCE', function() return quoted(source) end)))
     os.remove(source)
     if status ~= 0 then refuse(body.name, log) end
   end, fn)
@@ -209,7 +213,8 @@ local of_level = { avx512 = '-march=x86-64-v4 ', avx2 = '-march=x86-64-v3 ', pla
 function M.c(body, real, fn)
   local head = '#include <tgmath.h>\n#undef I\n#include <stdint.h>\n#include <string.h>\n'
   local text = ('%stypedef %s real;\n%s%s'):format(head, real, signature.declared(body, 'c'), entry(body))
-  return object(body, compiler_of('CC', 'cc'), of_level[ffi.string(lib.cpu.ty_level())] .. '-std=gnu11 -x c SOURCE -lm', text, fn)
+  local level = of_level[ffi.string(lib.cpu.ty_level())]
+  return object(body, compiler_of('CC', 'cc'), level .. '-std=gnu11 -Werror=implicit-function-declaration -x c SOURCE -lm', text, fn)
 end
 
 -- fn(path of a shared object) of body's CUDA C, for the device cuda-host.
@@ -218,7 +223,7 @@ function M.host(body, real, fn)
   local shim = read(lib.root .. '/kernels/host/cuda.h'):gsub('#include "[^"\n]*half%.h"[^\n]*', function() return half end)
   local text = ('%s\n#include <math.h>\ntypedef %s real;\n%s%sextern "C" %s'):format(shim, real, block(), signature.declared(body, 'cuda'),
     entry(body))
-  return object(body, compiler_of('CXX', 'c++'), ('-std=gnu++17 -U_FORTIFY_SOURCE -x c++ SOURCE -x none %s'):format(
+  return object(body, compiler_of('CXX', 'c++'), ('-std=gnu++17 -w -U_FORTIFY_SOURCE -x c++ SOURCE -x none %s'):format(
     quoted(lib.path_of 'libtycho_cuda_host')), text, fn)
 end
 

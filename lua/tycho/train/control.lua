@@ -48,7 +48,8 @@ local function record_changes(self)
   local before, after = values_of(self.known), values_of(text)
   for key, value in pairs(after) do
     if before[key] ~= value then
-      local sentence = ('%s was %s and is %s from step %d on'):format(key, before[key] or 'null', value, self.loop.iteration)
+      local sentence = before[key] and ('%s was %s and is %s from step %d on'):format(key, before[key], value, self.loop.iteration)
+        or ('%s is new, %s from step %d on; nothing but code of your own reads it'):format(key, value, self.loop.iteration)
       self.loop.run:say('changed: ' .. sentence)
       self.session:print(sentence)
     end

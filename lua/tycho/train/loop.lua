@@ -39,9 +39,23 @@ local function accept(identity, path)
   end
 end
 
+-- Raises for a run without a training state that ended with one.
+local function expect_none(self)
+  local handle = io.open(self.run.path .. '/status.json', 'r')
+  local is_read, ended = pcall(json.decode, handle and handle:read '*a' or '')
+  if handle then handle:close() end
+  if is_read and ended.status ~= 'failed' and ended.iteration > 0 then
+    error(('%s is missing, the state in which the run ended after step %d; put it back, or start a new run'):format(self.path, ended.iteration), 0)
+  end
+end
+
 -- Goes back to the last training state, or to the beginning where there is none yet.
 function Loop:restore()
-  if lfs.attributes(self.path) then self.iteration = checkpoint.load(self.path, self.parts, accept(self.identity, self.path)).iteration end
+  if lfs.attributes(self.path) then
+    self.iteration = checkpoint.load(self.path, self.parts, accept(self.identity, self.path)).iteration
+  else
+    expect_none(self)
+  end
   if self.iteration > self.total then
     error(('%s has done %d epochs already, more than epochs=%d'):format(self.run.path, self.iteration / self.per_epoch,
       self.total / self.per_epoch), 0)
