@@ -60,6 +60,9 @@ describe('./tycho runs', function()
     assert(runs('best loss --max --count 1'):match('\nc '))
     assert(not runs('best rot_r2 --count 1'):find('\na '))
     assert(runs('best rot_r2 --count 1'):match('\nb '))
+    for _, count in ipairs { 'x', '-1', '0', '1.5' } do
+      says(runs('best loss --count ' .. count), '--count must be a whole number >= 1, got ' .. count, 'status 1')
+    end
   end)
 
   it('show and diff say what is in the files', function()
@@ -69,6 +72,16 @@ describe('./tycho runs', function()
     assert(not out:find('seed', 1, true) and not out:find('rot_r2', 1, true))
     says(runs 'diff a', 'name two runs', 'status 1')
     says(runs 'show d', "no run 'd'", 'status 1')
+  end)
+
+  it('takes paths from any folder', function()
+    lfs.mkdir(folder .. '/elsewhere')
+    local function there(arguments) return outcome(('%s/tycho runs %s'):format(root, arguments), folder .. '/elsewhere') end
+    says(there 'show ../runs/b', '../runs/b: failed, 3 epochs', 'status 0')
+    says(there(('tag %s/runs/a/ good'):format(folder)), 'a: good\nstatus 0')
+    says(there 'plot loss ../runs/a ../runs/b --file ../loss.svg', 'loss.svg\nstatus 0')
+    says(there 'show b', 'there is no folder runs; --out=FOLDER names another', 'status 1')
+    says(runs('show runs/b', 'elsewhere'), 'runs/b: failed, 3 epochs')
   end)
 
   it('table has means and deviations over runs that differ in their seed alone', function()
@@ -81,6 +94,7 @@ describe('./tycho runs', function()
     says(runs 'plot loss a b --file loss.svg', 'loss.svg\n', 'status 0')
     local svg = assert(io.open(folder .. '/loss.svg')):read('*a')
     says(svg, '>a</text>', '>b</text>', '>epoch</text>')
+    says(runs 'plot loss a --file loss.txt', '--file must end in .svg or .png, got loss.txt', 'status 1')
     local drawn = runs 'plot loss a b'
     says(drawn, '\226\160\146 a\n', '\226\160\146 b\n', 'epoch', 'status 0')
     make('n', { lr = 1 }, { 0 / 0, 0 / 0 })

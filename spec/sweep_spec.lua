@@ -111,6 +111,8 @@ describe('the jobs of a sweep', function()
       ["did you mean 'momentum'?"] = { 'a=1,2', 'momentum=1,2', 'zip=a,momentun' }, ['say how many points, sample=N'] = { 'a=interval(0,1)' },
       ['seeds must be a whole number >= 1'] = { 'seeds=0' }, ['jobs must be a whole number >= 1'] = { 'jobs=x' },
       ['varied twice'] = { 'a=1,2', 'a=3,4' },
+      ['run_dir=x: it is for one run; sweep_dir=DIR says where a sweep lives, and goes on with it'] = { 'a=1,2', 'run_dir=x' },
+      ['resume=auto: it is for one run'] = { 'a=1,2', 'resume=auto' },
       ['leave out one of them'] = { 'seeds=2', 'seed=1,2' },
       ['more than 10000'] = { 'a=1:2000', 'b=1:2000' },
     } do

@@ -1,5 +1,8 @@
 -- runs on disk: ls, show, best, diff, plot, table, report, tag, rm
+local lfs = require 'lfs'
 local nearest = require 'tycho.nearest'
+
+local FOLDER = 'runs' -- where they are, unless --out names another
 
 local help = [=[
 usage: ./tycho runs ls [CONDITION ...] [--tag NAME] [--sort KEY [--max]] [--metrics A,B] [--keys A,B]
@@ -60,5 +63,8 @@ return function(arguments)
     local near = nearest(name or '', known(commands))
     error(("runs: no command '%s'; %s"):format(tostring(name), near and ("did you mean '%s'?"):format(near) or './tycho runs --help lists them'), 0)
   end
-  commands[name](require('tycho.runs').list(options.out or 'runs'), words, options)
+  local runs, list, is_by_path = require 'tycho.runs', {}, false
+  for _, word in ipairs(words) do is_by_path = is_by_path or runs.is_path(word) end
+  if options.out or not is_by_path or lfs.attributes(FOLDER) then list = runs.list(options.out or FOLDER) end
+  commands[name](list, words, options)
 end

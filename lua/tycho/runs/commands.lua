@@ -101,8 +101,9 @@ function M.best(list, words, options)
   if not metric then error('runs best: name a metric, as in ./tycho runs best loss', 0) end
   list = chosen(list, words, options)
   sort(list, metric, not is_lower_better(metric, options))
-  local first = {}
-  for i = 1, math.min(tonumber(options.count) or 10, #list) do
+  local first, count = {}, tonumber(options.count or 10)
+  if not count or count < 1 or count % 1 ~= 0 then error(('--count must be a whole number >= 1, got %s'):format(options.count), 0) end
+  for i = 1, math.min(count, #list) do
     if type(list[i].metrics[metric]) == 'number' then first[#first + 1] = list[i] end
   end
   local shown = { metric }
@@ -184,7 +185,9 @@ function M.plot(list, words, options)
   end
   local figure, path = plot.lines { title = metric, xlabel = 'epoch', ylabel = metric, series = series }, options.file
   if not path then return print(figure) end
-  if path:match('%.png$') then figure:png(path) else figure:svg(path) end
+  local ending = path:match('%.(%w+)$')
+  if ending ~= 'png' and ending ~= 'svg' then error(('--file must end in .svg or .png, got %s'):format(path), 0) end
+  figure[ending](figure, path)
   print(path)
 end
 

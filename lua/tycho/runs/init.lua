@@ -90,13 +90,22 @@ function M.list(folder)
   return list
 end
 
--- The run that a word means: a path, a name, the only name that holds the word, or 'last', the newest.
+-- Whether a word is the path of a run.
+function M.is_path(word) return lfs.attributes(word .. '/config.yml', 'mode') == 'file' end
+
+-- The run that a word means: a name, a path, also of a run outside of the list, the only name that holds the word, or 'last', the newest.
 function M.find(list, word)
   local names, holding = {}, {}
   for i, run in ipairs(list) do
     names[i] = run.name
     if run.name == word or run.path == word:gsub('(.)/+$', '%1') then return run end
     if run.name:find(word, 1, true) then holding[#holding + 1] = run end
+  end
+  if M.is_path(word) then
+    local run = read.run(word)
+    run.path, run.name = word:gsub('(.)/+$', '%1'), word:match('([^/]*)/*$')
+    if read.is_in_use(word) then run.status = 'running' end
+    return run
   end
   if word == 'last' and #list > 0 then
     local newest, latest = nil, -1

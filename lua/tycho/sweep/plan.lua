@@ -24,6 +24,7 @@ M.keys = {
 }
 local flags = { ['-m'] = 'sweep', ['--multirun'] = 'sweep', ['--dry-run'] = 'dry_run', ['--fail-fast'] = 'fail_fast' }
 local aliases = { ['hydra.sweep.dir'] = 'sweep_dir' }
+local places = { run_dir = true, ['hydra.run.dir'] = true, resume = true } -- of one run
 
 -- Whether arguments ask for a sweep.
 function M.is_asked(arguments)
@@ -42,6 +43,7 @@ function M.read(arguments)
     key = aliases[key] or key
     local own = M.keys[key or '']
     local list = key and not own and values.read(key, text)
+    if places[key] then error(('%s: it is for one run; sweep_dir=DIR says where a sweep lives, and goes on with it'):format(argument), 0) end
     if flags[argument] then
       plan[flags[argument]] = true
     elseif own then
