@@ -94,6 +94,21 @@ describe('an op', function()
     end)
   end)
 
+  it('takes heads and numbers that can be', function()
+    local x = counting { 2, 3, 4 }
+    for _, name in ipairs { 'reshape_heads', 'self_attention' } do
+      refuses(name .. ': heads must be a whole number, got nil', x[name], x)
+      refuses(name .. ': heads must be at least 1, got 0', x[name], x, 0)
+    end
+    refuses('normalize: eps must be a number, got a', x.normalize, x, 'a')
+    refuses('layer_norm: eps must be a number, got a', x.layer_norm, x, tycho.ones { 4 }, tycho.ones { 4 }, 'a')
+    refuses('batch_norm: momentum must be a number, got a', x[0].batch_norm, x[0], tycho.ones { 4 }, tycho.ones { 4 }, nil,
+      { training = true, momentum = 'a' })
+    refuses('stack: expected a list of tensors, such as {a, b}', tycho.stack, 1)
+    refuses('stack: expected a list of tensors, such as {a, b}', tycho.stack, x)
+    refuses('stack: entry 2 of the list must be a tensor, got number', tycho.stack, { x, 1 })
+  end)
+
   it('says what it computes with', function()
     local x = tycho.tensor({ 1, 2 }, 'i64')
     refuses("add: the output must be float32, got int64 (2); convert it with :to('f32')", function() return x + 1 end)

@@ -306,6 +306,14 @@ function M.check_whole(op, value, name)
   end
 end
 
+function M.check_count(op, value, name)
+  M.check_whole(op, value, name)
+  if value < 1 then lib.raise(('%s: %s must be at least 1, got %s'):format(op, name, tostring(value))) end
+end
+function M.check_number(op, value, name)
+  if type(value) ~= 'number' then lib.raise(('%s: %s must be a number, got %s'):format(op, name, tostring(value))) end
+end
+
 -- All op names: rows and files, sorted.
 function M.names()
   local names = {}

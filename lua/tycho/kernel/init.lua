@@ -21,6 +21,7 @@ local dtypes = require 'tycho.dtype'
 local op = require 'tycho.op'
 local tensor = require 'tycho.tensor'
 local bodies = require 'tycho.kernel.body'
+local check_options = require 'tycho.options'
 local each = require 'tycho.kernel.each'
 local signature = require 'tycho.kernel.signature'
 
@@ -42,6 +43,12 @@ local function mentions(expression, name) return expression:find('%f[%w_]' .. na
 
 local function written_out(record)
   local inputs, numbers, gradients, read = record.inputs, record.numbers or {}, {}, { 'dy' }
+  local known = { name = true, inputs = true, numbers = true, y = true, sample = true }
+  for _, name in ipairs(type(inputs) == 'table' and inputs or {}) do known['d' .. name] = true end
+  check_options('kernel', record, known)
+  if type(record.name) ~= 'string' or type(inputs) ~= 'table' then
+    lib.raise("kernel: an expression y wants name = 'NAME' and inputs = {'x'}, names of its tensors")
+  end
   for _, name in ipairs(inputs) do
     local expression = record['d' .. name]
     if expression then gradients[#gradients + 1] = { 'd' .. name, expression } end
@@ -205,13 +212,18 @@ function Kernel:check(architecture)
   if self.backward_body then self.backward_body:check(architecture) end
 end
 
+local fields = set_of { 'cuda', 'c', 'lua', 'signature', 'backward', 'sample', 'save', 'shape', 'grid', 'block', 'zeroed', 'per_thread',
+  'elementwise' }
+
 return function(record)
   if type(record) ~= 'table' then lib.raise(('kernel: expected a record such as {cuda = [[...]]}, got %s'):format(type(record))) end
   if record.y then record = written_out(record) end
+  check_options('kernel', record, fields)
   local caller = signature.caller()
   local forward = bodies.new(record, caller)
   local backward, saves, back_body = record.backward, record.save, nil
   if type(backward) == 'table' then
+    check_options('kernel', backward, fields)
     back_body = bodies.new(backward, caller)
     saves = saved_by(back_body, forward)
     backward = rule_of(back_body, forward, backward, saves)

@@ -23,10 +23,13 @@ return {
   forward = function(ctx, x, weight, bias, residual, options)
     op.check_real('batch_norm', x)
     options = check_options('batch_norm', options, known)
+    local eps, momentum = options.eps or 1e-5, options.momentum or 0.1
+    op.check_number('batch_norm', eps, 'eps')
+    op.check_number('batch_norm', momentum, 'momentum')
     if x.ndim ~= 4 and x.ndim ~= 2 then lib.raise('batch_norm: x must be (N, C, H, W) or (N, C), got ' .. tensor.shape_text(x)) end
     x, weight, bias = arranged(x), tensor.dense(weight), tensor.dense(bias)
     residual = residual and arranged(residual:to(x.dtype))
-    local library, eps, relu, pool = x.lib, options.eps or 1e-5, options.relu and 1 or 0, options.pool
+    local library, relu, pool = x.lib, options.relu and 1 or 0, options.pool
     local running_mean, running_var = options.running_mean, options.running_var
     local function vector() return ctx:own(tensor.empty({ x:size(1) }, weight.dtype, x.device)) end
     local mean, rstd = running_mean, vector()
@@ -44,7 +47,7 @@ return {
     if options.training then
       mean = vector()
       lib.check(library.ty_batch_norm_statistics(mean.c, rstd.c, running_mean and running_mean.c, running_var and running_var.c, x.c,
-        options.momentum or 0.1, eps), library)
+        momentum, eps), library)
     else
       if not (running_mean and running_var) then lib.raise('batch_norm: outside training running_mean and running_var are needed') end
       lib.check(library.ty_batch_norm_rstd(rstd.c, running_var.c, eps), library)

@@ -7,11 +7,13 @@ return {
   inputs = { 'x', 'weight', 'bias' },
   forward = function(ctx, x, weight, bias, eps)
     op.check_real('layer_norm', x)
+    eps = eps or 1e-5
+    op.check_number('layer_norm', eps, 'eps')
     x, weight, bias = tensor.dense(x), tensor.dense(weight), tensor.dense(bias)
     local y = tensor.empty(x.shape, x.dtype, x.device)
     local rows = x:numel() / math.max(1, x:size(-1))
     local mean, rstd = ctx:own(tensor.empty({ rows }, x.dtype, x.device)), ctx:own(tensor.empty({ rows }, x.dtype, x.device))
-    lib.check(y.lib.ty_layer_norm(y.c, mean.c, rstd.c, x.c, weight.c, bias.c, eps or 1e-5), y.lib)
+    lib.check(y.lib.ty_layer_norm(y.c, mean.c, rstd.c, x.c, weight.c, bias.c, eps), y.lib)
     ctx:save(x, weight)
     ctx.mean, ctx.rstd = mean, rstd
     return y

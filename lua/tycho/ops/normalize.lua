@@ -8,6 +8,7 @@ return {
   forward = function(ctx, x, eps)
     op.check_real('normalize', x)
     eps = eps or 1e-12
+    op.check_number('normalize', eps, 'eps')
     x = tensor.dense(x)
     local shape = x.shape
     local y = tensor.empty(shape, x.dtype, x.device)

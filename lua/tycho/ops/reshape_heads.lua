@@ -1,6 +1,7 @@
 -- reshape_heads(x, heads): (B,T,E) -> (B,H,T,E/H), the last dim of unit stride. A view.
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
+local op = require 'tycho.op'
 
 local function edit(c, heads)
   local width = c.shape[2] / heads
@@ -13,6 +14,7 @@ end
 return {
   inputs = { 'x' },
   forward = function(ctx, x, heads)
+    op.check_count('reshape_heads', heads, 'heads')
     if x.ndim ~= 3 or x:size(2) % heads ~= 0 or x:stride(2) ~= 1 and x:size(2) ~= 1 then
       lib.raise(('reshape_heads: expected (B, T, E) with E a multiple of %d heads and unit stride, got %s'):format(heads, tensor.shape_text(x)))
     end

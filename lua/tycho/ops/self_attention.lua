@@ -17,6 +17,7 @@ return {
   forward = function(ctx, qkv, heads, options)
     options = check_options('self_attention', options, known)
     op.check_real('self_attention', qkv, 'qkv')
+    op.check_count('self_attention', heads, 'heads')
     if qkv.ndim ~= 3 or qkv:size(2) % (3 * heads) ~= 0 then
       lib.raise(('self_attention: expected qkv (B, T, 3 E) with E a multiple of %d heads, got %s'):format(heads, tensor.shape_text(qkv)))
     end
