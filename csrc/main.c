@@ -2,8 +2,11 @@
  * TYCHO_BUNDLE, all Lua modules come from the folder lib/lua beside it, none from the system.
  * Installs no signal handler: Ctrl-C ends a script even inside a compiled loop, where luajit's own handler would never run. A write beyond the largest
  * size that a file may have (ulimit -f) fails like any other. */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <lauxlib.h>
@@ -38,8 +41,17 @@ static void set_paths(lua_State *L, const char *root) {
   lua_settop(L, 0);
 }
 
+/* What was printed and could not be written, to a full disk for one, fails the program however it ends, unless nobody gave it an output. */
+static void check_output(void) {
+  int had_failed = ferror(stdout), fails = fflush(stdout), why = errno;
+  if ((!had_failed && !fails) || fcntl(STDOUT_FILENO, F_GETFD) < 0) return;
+  fprintf(stderr, "tycho: what was printed could not be written%s%s\n", fails ? ": " : "", fails ? strerror(why) : "");
+  _exit(1);
+}
+
 int main(int argc, char **argv) {
   signal(SIGXFSZ, SIG_IGN);
+  atexit(check_output);
   char root[4096];
   if (find_root(root, sizeof root)) {
     fprintf(stderr, "tycho: cannot read /proc/self/exe\n");

@@ -154,6 +154,12 @@ seen > 0 and seen < 12
     says(read 'guarded/config.yml', 'learning_rate: 0.03', 'batch_size: 5')
     stop(p)
   end)
+  it('is not ended by a prompt that is left', function()
+    local p = train(main, 'run_dir=left')
+    says((attach('left', 'os.exit(1)\nos.time() > 0\n')), 'os.exit would end the training; :go leaves it', '\ntrue\n')
+    says((attach('left', 'loop.iteration > 0\n')), '\ntrue\n')
+    stop(p)
+  end)
   it('takes an edited loss into the running training', function()
     write('my_losses.lua', [[
 local objective = require 'experiments.contextssl.objective'

@@ -1,4 +1,5 @@
 -- The command line: scripts, subcommands, code, errors and exit status.
+local lfs = require 'lfs'
 local lib = require 'tycho.lib'
 local files = require 'spec.files'
 local outcome = require 'spec.outcome'
@@ -66,6 +67,32 @@ describe('./tycho', function()
     local path = script 'local function f() return nil + 1 end\nf()'
     local out = tycho(path)
     assert.truthy(out:find('attempt to perform arithmetic', 1, true) and out:find('stack traceback', 1, true) and out:find('status 1', 1, true))
+  end)
+  it('gives the way to a fault outside of the framework', function()
+    local out = tycho(script [[
+local tycho = require 'tycho'
+local function f() return tycho.scope(function() return tycho.ones { 2 } + tycho.ones { 3 } end) end
+f()]])
+    assert.truthy(out:find('script.lua:2: add: shapes (2) and (3) do not broadcast', 1, true), out)
+    assert.truthy(out:find('in function <', 1, true) and out:find('script.lua:3: in main chunk\nstatus 1\n', 1, true), out)
+    assert.falsy(out:find('lua/tycho/', 1, true) or out:find('[C]', 1, true), out)
+  end)
+  it('fails where what it prints cannot be written', function()
+    for _, arguments in ipairs { "-e 'print(1)'", '--help', script 'print(1) os.exit(0)' } do
+      assert.equal('tycho: what was printed could not be written: No space left on device\nstatus 1\n', tycho(arguments .. ' > /dev/full'))
+    end
+    assert.equal('status 3\n', tycho "-e 'os.exit(3)' > /dev/full")
+    assert.equal('status 0\n', tycho "-e 'print(1)' >&-")
+  end)
+  it('says when Lua has no memory left', function()
+    local out = outcome [[bash -c "ulimit -v 3000000; ./tycho -e 'local t = {} while true do t[#t + 1] = (\"x\"):rep(1e6) .. #t end'"]]
+    assert.equal('tycho: not enough memory\nstatus 1\n', out)
+  end)
+  it('works where its folder was removed', function()
+    local here = lfs.currentdir()
+    local out = outcome(('mkdir %s/gone && cd %s/gone && rmdir ../gone && %s/tycho %s/experiments/main.lua data_dir=x'):format(folder, folder,
+      here, here))
+    assert.equal('tycho: data_dir=x: there is no such file or folder (from the command line)\nstatus 1\n', out)
   end)
   it('starts in less than a tenth of a second', function()
     local start = lib.cpu.ty_now()

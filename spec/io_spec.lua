@@ -110,6 +110,9 @@ describe('files', function()
     it('read from files only', function()
       assert_refuses({ 'none.npy', 'No such' }, npy.load, path 'none.npy')
       assert_refuses({ folder }, pt.load, folder)
+      assert(os.execute('mkfifo ' .. path 'pipe.npy') == 0)
+      assert_refuses({ 'pipe.npy: it is a folder or a pipe, not a file' }, npy.load, path 'pipe.npy') -- and does not wait for who writes to it
+      os.remove(path 'pipe.npy')
     end)
   end)
 

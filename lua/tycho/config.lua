@@ -189,7 +189,8 @@ end
 function M.require_path(cfg, key, advice)
   local value, where = value_of(cfg, key), M.where(cfg, key)
   if value == nil or value == '' or tostring(value):match('^<.*>$') then
-    error(('%s is not set (%s%s): write %s=PATH%s'):format(key, tostring(value or 'null'), where and ' from ' .. where or '', key, advice or ''), 0)
+    local shown = value == '' and '""' or tostring(value or 'null')
+    error(('%s is not set (%s%s): write %s=PATH%s'):format(key, shown, where and ' from ' .. where or '', key, advice or ''), 0)
   end
   if not lfs.attributes(value) then
     error(('%s=%s: there is no such file or folder%s'):format(key, value, where and (' (from %s)'):format(where) or ''), 0)

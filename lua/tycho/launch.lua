@@ -17,23 +17,26 @@ options: -e CODE    run code
          --version  the versions of Tycho and LuaJIT]]
 
 -- Messages without a position (seed=1:2: is none) are for the person at the keyboard; with one, they are faults of a program, and the way there
--- helps.
+-- helps: that within the framework only to faults of the framework.
 local function report(message)
-  if type(message) ~= 'string' or not message:match('^[^\n:=]+:%d+: ') then
+  local path = type(message) == 'string' and message:match('^([^\n:=]+):%d+: ')
+  if not path then
     io.stderr:write('tycho: ', tostring(message), '\n')
     return
   end
   local lib = package.loaded['tycho.lib']
   local trace = type(lib) == 'table' and lib.trace
   local text = trace and trace.message == message and trace.text or debug.traceback(message, 2)
-  local lines = {}
+  local lines, framework = {}, root .. '/lua/tycho/'
+  local is_its_own = path:find(framework, 1, true)
   for line in text:gmatch('[^\n]+') do
     if line:find('tycho/launch.lua:', 1, true) then break end
-    lines[#lines + 1] = line
+    local is_inner = #lines > 1 and (line:find(framework, 1, true) or line:match '^%s*%[C%]: ')
+    if is_its_own or not is_inner then lines[#lines + 1] = line end
   end
   if lines[#lines]:match('%[C%]: in function .xpcall.') then lines[#lines] = nil end
   -- A syntax error has no way there.
-  if #lines == 3 and lines[3]:match('%[C%]: in function .error.') then lines = { message } end
+  if lines[#lines] == 'stack traceback:' then lines = { message } end
   io.stderr:write(table.concat(lines, '\n'), '\n')
 end
 
@@ -41,6 +44,7 @@ end
 local function run(fn, ...)
   local arguments, count = { ... }, select('#', ...)
   local ok, status = xpcall(function() return fn(unpack(arguments, 1, count)) end, report)
+  if not ok and status then io.stderr:write('tycho: ', status, '\n') end -- where memory is out, report is not called
   return ok and (tonumber(status) or 0) or 1
 end
 

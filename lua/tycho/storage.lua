@@ -98,7 +98,7 @@ local function reclaim(bytes, library, device)
   if block ~= nil then return block end
   if device.name ~= 'cpu' and not lib.capturing then lib.check(library.ty_sync(), library) end -- a failure of earlier work looks the same
   local limit = device.limit < lib.unlimited and (', limit %.1f MB'):format(device.limit / 1e6) or ''
-  lib.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or %s')
+  lib.raise(('out of memory on %s: asked for %.1f MB with %.1f MB live, %.1f MB cached%s; use a smaller batch or model, or %s')
     :format(device.name, bytes / 1e6, device.live / 1e6, M.memory(device.name).cached / 1e6, limit,
       lib.capturing and 'go without graphs (capture=false in a training), which have memory of their own' or 'tycho.scope'))
 end

@@ -10,8 +10,8 @@ local M = {}
 
 -- path relative to the working folder where it lies below it, as a reader of a message would type it.
 function M.display(path)
-  local here = lfs.currentdir() .. '/'
-  if path:sub(1, #here) == here then return path:sub(#here + 1) end
+  local here = (lfs.currentdir() or '') .. '/' -- nil in a folder that was removed
+  if #here > 1 and path:sub(1, #here) == here then return path:sub(#here + 1) end
   return (path:gsub('^%./', ''))
 end
 

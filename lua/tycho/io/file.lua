@@ -51,11 +51,13 @@ local function try_to_map(file, size)
 end
 
 local function open(path)
-  local file, why = io.open(path, 'rb')
-  if not file then error('cannot read ' .. why, 0) end
-  local size = file:seek('end')
+  local is_pipe = lfs.attributes(path, 'mode') == 'named pipe' -- opening one waits for a writer
+  local file, why = nil, nil
+  if not is_pipe then file, why = io.open(path, 'rb') end
+  if not file and not is_pipe then error('cannot read ' .. why, 0) end
+  local size = file and file:seek('end')
   if not size or size >= 2^62 then
-    file:close()
+    if file then file:close() end
     error(('cannot read %s: it is a folder or a pipe, not a file'):format(path), 0)
   end
   local address

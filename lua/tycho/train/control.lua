@@ -25,6 +25,9 @@ local function new_remote_session(self)
     for i = 1, select('#', ...) do texts[i] = tostring((select(i, ...))) end
     session:print(table.concat(texts, '\t'))
   end)
+  rawset(environment, 'os', setmetatable({ exit = function()
+    error('os.exit would end the training; :go leaves it, loop.is_stopped = true and :go stop it with its state saved', 0)
+  end }, { __index = os }))
   session = new_session { environment = environment, write = function(text, status) self.connection:send { print = text, status = status } end,
     columns = function() return self.columns or 80 end }
   session.is_remote = true

@@ -12,6 +12,7 @@ local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
 local scope = require('tycho.scope').scope
 local checkpoint = require 'tycho.train.checkpoint'
+local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local new_control = require 'tycho.train.control'
@@ -41,9 +42,7 @@ end
 
 -- Raises for a run without a training state that ended with one.
 local function expect_none(self)
-  local handle = io.open(self.run.path .. '/status.json', 'r')
-  local is_read, ended = pcall(json.decode, handle and handle:read '*a' or '')
-  if handle then handle:close() end
+  local is_read, ended = pcall(json.decode, file.read(self.run.path .. '/status.json') or '')
   if is_read and ended.status ~= 'failed' and ended.iteration > 0 then
     error(('%s is missing, the state in which the run ended after step %d; put it back, or start a new run'):format(self.path, ended.iteration), 0)
   end
