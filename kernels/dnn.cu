@@ -145,8 +145,8 @@ static bool is_unfit(const descriptor &config, const plan *p) {
   return false;
 }
 
-/* Fills in execution and workspace, from number p->engine of the engines that are fit and can be finished; leaves execution NULL where there are
- * some, but fewer. device: a device's properties for a plan that is never run, NULL for the device in use. */
+/* Fills in execution and workspace, from number p->engine of the engines that are fit and can be finished, those of the fallback list last, where some
+ * may be there twice; leaves execution NULL where there are some, but fewer. device: a device's properties for a plan that is never run, NULL for the device in use. */
 static int make_plan(plan *p, const descriptor *device) {
   const conv_shape *s = &p->shape;
   auto &direction = directions[p->of];
@@ -201,8 +201,9 @@ static int make_plan(plan *p, const descriptor *device) {
       cudnnBackendGetAttribute(execution.d, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &p->workspace);
       p->execution = execution.release();
     }
-    if (finished) return 0;
+    if (p->execution) return 0;
   }
+  if (finished) return 0;
   return ty_fail("conv2d: cuDNN has no %s engine for x (%lld, %lld, %lld, %lld) and w (%lld, %lld, %lld, %lld), stride %lld, padding %lld%s%s",
                  ty_dtype_name(p->dtype), (long long)s->n, (long long)s->in, (long long)s->h, (long long)s->w, (long long)s->out, (long long)s->in,
                  (long long)s->kh, (long long)s->kw, (long long)s->stride, (long long)s->padding,

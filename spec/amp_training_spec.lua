@@ -7,6 +7,7 @@ local failure = require 'spec.failure'
 local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local small_training = require 'spec.small_training'
+local stderr_to = require 'spec.stderr_to'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
 local folder = files.folder()
@@ -103,5 +104,16 @@ on_each_device('training in mixed precision on', function(name)
     assert.truthy(refused('amp=fp16', 'break_on_nan=True', 'device=' .. name):find('break_on_nan: with amp=fp16', 1, true))
     assert.truthy(refused('amp=fp8'):find('amp must be off, fp16 or bf16, got fp8', 1, true))
     tycho.set_break_on_nan(false)
+  end)
+
+  it('is recommended where everything is computed in float32', function()
+    local settings, config_file = require 'experiments.contextssl.settings', require 'tycho.config'
+    local function notes(...)
+      local config = stderr_to('/dev/null', settings.load, 'config.yml', { 'data_dir=x', 'device=' .. name, ... })
+      return table.concat(config_file.notes(config), '\n')
+    end
+    assert.truthy(notes():find('^amp=off on ' .. name:gsub('%-', '%%-') .. ': .*amp=fp16 trains as the reference does, tf32=true'))
+    for _, setting in ipairs { 'amp=fp16', 'amp=bf16', 'tf32=True' } do assert.equal('', notes(setting)) end
+    require('tycho.device').set_tf32(name, false)
   end)
 end)

@@ -63,6 +63,12 @@ describe('cuDNN without a device', function()
         assert.equal(there, workspace[0] >= 0)
       end
     end
+    -- The heuristics name one that is fit for this; the others are of the fallback list.
+    local x32, w32 = shape(0, IMAGES, 64, 32, 32), shape(0, 64, 64, 3, 3)
+    for engine = 0, 2 do
+      assert.equal(0, library.ty_plan_conv(devices[3][2], 2, x32, x32, w32, 1, 1, engine, workspace))
+      assert(workspace[0] >= 0, engine)
+    end
   end)
 
   it('names what it cannot do', function()

@@ -418,8 +418,9 @@ describe('the scripts', function()
         for i, wanted in ipairs(here.rows) do
           for key, value in pairs(wanted) do
             local got, label = there.rows[i][key], ('%s, row %d, %s'):format(script, i, key)
-            -- In another order of summation a neighbour, or the end of a search, may be another one.
-            local tolerance = name == 'cuda' and 3e-3 or 1e-4
+            -- In another order of summation a neighbour, or the end of a search, may be another one, and what probes reach on so few objects
+            -- differs in the second digit (measured with noise of 1e-6 on the CPU's convolutions and products).
+            local tolerance = name ~= 'cuda' and 1e-4 or key:find 'r2' and 5e-2 or 3e-3
             if type(value) == 'number' then assert.near(value, got, tolerance * math.max(1, math.abs(value)), label)
             else assert.equal(value, got, label) end
           end

@@ -198,6 +198,10 @@ local function check_device(config)
       error('break_on_nan: with amp=fp16 gradients overflow now and then, and the loss scale answers; look with amp=bf16 or amp=off', 0)
     end
   end
+  if where ~= 'cpu' and config.amp == 'off' and not config.tf32 then
+    config_file.note(config, 'amp=off on ' .. where .. ': products and convolutions in float32 go without tensor cores; amp=fp16 trains as the '
+      .. 'reference does, tf32=true rounds their factors')
+  end
   device.set_tf32(where, config.tf32)
   device.set_cudnn_benchmark(where, config.cudnn_benchmark)
 end

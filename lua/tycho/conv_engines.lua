@@ -12,7 +12,7 @@ local tensor = require 'tycho.tensor'
 
 local M = {}
 
-local MOST, WORKSPACE, ROUNDS, CALLS = 5, 256e6, 3, 4
+local MOST, WORKSPACE, ROUNDS, CALLS = 5, 300e6, 3, 4
 local GAIN = 0.97 -- of the first engine's time: less is not worth another order of summation
 
 -- By direction (as in ty_use_conv_engine, y, x, w and the rest too).
@@ -32,7 +32,8 @@ function M.use(engine, direction, y, x, w, stride, padding)
   return tonumber(workspace[0])
 end
 
-local function seconds_of_run(direction, y, ...)
+-- least: of the engines before; one that takes twice as long need not be timed again.
+local function seconds_of_run(least, direction, y, ...)
   local best = math.huge
   for _ = 1, ROUNDS do
     local start = lib.cpu.ty_now()
@@ -41,19 +42,21 @@ local function seconds_of_run(direction, y, ...)
     end
     device.synchronize(y.device)
     best = math.min(best, (lib.cpu.ty_now() - start) / CALLS)
+    if best > 2 * least then break end
   end
   return best
 end
 
 -- Seconds of the convolution by each of the first engines, in their order; infinite for one that fails or wants more memory than the first and than
--- 256 MB. The output is written each time. Empty where there is no choice. Leaves the last one in use.
+-- 300 MB. The output is written each time. Empty where there is no choice. Leaves the last one in use.
 function M.times(...)
-  local times, limit = {}, WORKSPACE
+  local times, limit, least = {}, WORKSPACE, math.huge
   for engine = 0, MOST - 1 do
     local workspace = M.use(engine, ...)
     if workspace < 0 then break end
     if engine == 0 then limit = math.max(limit, workspace) end
-    times[engine + 1] = workspace > limit and math.huge or seconds_of_run(...)
+    times[engine + 1] = workspace > limit and math.huge or seconds_of_run(least, ...)
+    least = math.min(least, times[engine + 1])
   end
   return times
 end

@@ -49,6 +49,8 @@ for _, s in ipairs(convolutions) do
     local x, w = images:to(where):to(mode), weights:to(where):to(mode)
     local y = tycho.empty_image({ BATCH, outputs, side / stride, side / stride }, mode, where)
     for direction = 0, 2 do
+      -- Sums over all pixels of all images are to be numbers that 16 bits hold.
+      if direction == 2 then y:copy_(tycho.scope(function() return y * (BATCH * (side / stride) ^ 2) ^ -0.5 end)) end
       if not (inputs == 3 and direction == 1) then tycho.scope(measure, mode, direction, y, x, w, s) end
     end
   end

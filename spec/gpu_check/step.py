@@ -40,8 +40,8 @@ def measure(mode, layout, fused, compiled):
     torch.cuda.synchronize()
     held = torch.cuda.memory_allocated()
     model, probes = Model().to(memory_format=layout), nn.ModuleList([nn.Linear(512, 55), nn.Linear(512, 55)])
-    adam = torch.optim.Adam(model.parameters(), lr=5e-5, weight_decay=1e-3, fused=fused)
-    probe_adam = torch.optim.Adam(probes.parameters(), lr=1e-3, weight_decay=1e-6, fused=fused)
+    adam = torch.optim.Adam(model.parameters(), lr=5e-5, weight_decay=1e-3, fused=fused or None)  # False would forbid the multi-tensor one, too
+    probe_adam = torch.optim.Adam(probes.parameters(), lr=1e-3, weight_decay=1e-6, fused=fused or None)
     scaler = torch.amp.GradScaler('cuda')
     partner, itself = torch.arange(2 * PAIRS) ^ 1, torch.eye(2 * PAIRS) * -1e5
 
