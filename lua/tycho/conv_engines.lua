@@ -32,16 +32,22 @@ function M.use(engine, direction, y, x, w, stride, padding)
   return tonumber(workspace[0])
 end
 
--- least: of the engines before; one that takes twice as long need not be timed again.
-local function seconds_of_run(least, direction, y, ...)
+-- Seconds of each of some calls; infinite where one fails.
+local function seconds_of_calls(count, direction, y, ...)
+  local start = lib.cpu.ty_now()
+  for _ = 1, count do
+    if M.run(direction, y, ...) ~= 0 then return math.huge end
+  end
+  device.synchronize(y.device)
+  return (lib.cpu.ty_now() - start) / count
+end
+
+-- The least over some rounds, of which one is enough for an engine that takes twice as long as the best of those before.
+local function seconds_of_run(least, ...)
   local best = math.huge
+  seconds_of_calls(1, ...) -- loads its kernels
   for _ = 1, ROUNDS do
-    local start = lib.cpu.ty_now()
-    for _ = 1, CALLS do
-      if M.run(direction, y, ...) ~= 0 then return math.huge end
-    end
-    device.synchronize(y.device)
-    best = math.min(best, (lib.cpu.ty_now() - start) / CALLS)
+    best = math.min(best, seconds_of_calls(CALLS, ...))
     if best > 2 * least then break end
   end
   return best
