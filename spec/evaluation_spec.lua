@@ -3,6 +3,7 @@ local lfs = require 'lfs'
 local tycho = require 'tycho'
 local json = require 'tycho.io.json'
 local pt = require 'tycho.io.pt'
+local checkpoint = require 'tycho.train.checkpoint'
 local context_mask = require 'experiments.contextssl.context_mask'
 local context = require 'experiments.contextssl.context'
 local data = require 'experiments.contextssl.data'
@@ -427,6 +428,36 @@ describe('the scripts', function()
         end
       end
     end)
+  end)
+
+  it('are of models that a training may begin with', function()
+    local start = folder .. '/ckpt/tiny_epoch3.pt'
+    local function train(arguments)
+      local own = settings:gsub('eval_ctxt=%S+ ', '')
+      return shell(('./tycho experiments/main.lua data_dir=%s/toy3d %s learning_rate=0 %s'):format(folder, own, arguments))
+    end
+    local function weights_of(path)
+      local out = {}
+      for name, t in checkpoint.read_weights(path):pairs() do out[name] = name:match '%.weight$' and t or nil end
+      return out
+    end
+    local out, status = train(('run_dir=%s/tuned init_from=%s'):format(folder, start))
+    assert(status == 0, out)
+    local before, after, count = weights_of(start), weights_of(folder .. '/tuned/simclr_resnet18_epoch2.pt'), 0
+    for name, t in pairs(before) do
+      count = count + 1
+      assert.equal(0, (t - after[name]):abs():sum():item(), name)
+    end
+    assert(count > 20, count)
+    out, status = train(('resume=%s/tuned epochs=3 init_from=/nonexistent'):format(folder)) -- it has done its work
+    assert(status == 0, out)
+    out, status = train(('run_dir=%s/none init_from=/nonexistent'):format(folder))
+    assert.equal(1, status)
+    says(out, 'init_from=/nonexistent: there is no such file or folder (from the command line)')
+    out, status = train(('run_dir=%s/none init_from=%s n_layer=1'):format(folder, start))
+    assert.equal(1, status)
+    says(out, start .. ' holds a model of n_layer=2, the settings say n_layer=1; write n_layer=2')
+    assert.is_nil(lfs.attributes(folder .. '/none'))
   end)
 
   it('say in one line what is wrong', function()

@@ -1,5 +1,5 @@
--- A saved model for the evaluations: finds the file, checks the settings against its weights, builds the model. The file is the reference's or
--- ours, a state dict (every save_interval epochs of main.lua) or a whole training checkpoint.
+-- A saved model, for the evaluations and for fine-tuning: finds the file, checks the settings against its weights, builds the model. The file is the
+-- reference's or ours, a state dict (every save_interval epochs of main.lua) or a whole training checkpoint.
 local lfs = require 'lfs'
 local checkpoint = require 'tycho.train.checkpoint'
 local config_file = require 'tycho.config'

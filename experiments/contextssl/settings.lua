@@ -21,6 +21,7 @@ local length = check.whole(0)
 local rules = {
   out = check.rule('a folder', function(v) return type(v) == 'string' and v ~= '' end),
   name = check.rule('a name for a folder, without / and <>', function(v) return type(v) == 'string' and v:match('^[^/<>%c]*$') ~= nil end),
+  init_from = check.rule('a file', function(v) return type(v) == 'string' end),
   seed = check.whole(0),
   resident = check.rule('auto, true or false', function(v) return v == 'auto' or type(v) == 'boolean' end),
   device = check.rule('auto, cpu or cuda', function(v) return v == 'auto' or device.is_name(v) end),
@@ -142,9 +143,9 @@ end
 
 -- Keys that a resumed run may change: none of them bears on a number that the training computes.
 local free = {}
-for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs', 'log_interval',
-  'save_interval', 'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects', 'toy_views',
-  'toy_seed' } do
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'init_from', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs',
+  'log_interval', 'save_interval', 'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects',
+  'toy_views', 'toy_seed' } do
   free[key] = true
 end
 
