@@ -122,6 +122,59 @@ on_each_device('a captured step on', function(name)
     assert.same({ 5, 5 }, w:tolist())
   end)
 
+  it('gives results that share memory where the step does', function()
+    local function there(list) return tycho.tensor(list, 'f32', name) end
+    local turned = tycho.graph(function(inputs)
+      local y = (inputs.x * 1):reshape { 2, 2 }
+      return y, y:transpose(0, 1)
+    end)
+    local begun = tycho.graph(function(inputs)
+      local y = inputs.x * 1
+      return y, y:narrow(0, 0, 2)
+    end)
+    for _ = 1, 3 do
+      local a, b = turned { x = there { 1, 2, 3, 4 } }
+      assert.same({ { 2, 5 }, { 5, 8 } }, a:add_(b):tolist())
+      a, b = begun { x = there { 3, 4 } }
+      local loss = (there { 1, 1 }:requires_grad_() * a):sum()
+      b:zero_()
+      says(failure(loss.backward, loss), 'mul saved a tensor of shape (2) for backward that fill_ then changed in place')
+    end
+  end)
+
+  it('changes its inputs where the step does, also one that it has twice', function()
+    local function there(list) return tycho.tensor(list, 'f32', name) end
+    local mean, version = there { 0 }, 0
+    local average = tycho.graph(function(inputs) inputs.mean:mul_(0.5):add_(inputs.x) end)
+    for k = 1, 5 do
+      average { x = there { 1 }, mean = mean }
+      assert.equal(2 - 2 ^ (1 - k), mean:item())
+      assert(mean.storage.version > version)
+      version = mean.storage.version
+    end
+    local twice = tycho.graph(function(inputs)
+      inputs.x:add_(1)
+      return inputs.y * 1
+    end)
+    for _ = 1, 3 do
+      local x = there { 10 }
+      assert.same({ 11, 11 }, { twice({ x = x, y = x }):item(), x:item() })
+      assert.same({ 10 }, twice({ x = x, y = there { 10 } }):tolist())
+    end
+  end)
+
+  it('tells inputs by their names', function()
+    local function there(list) return tycho.tensor(list, 'f32', name) end
+    local times = tycho.graph(function(inputs) return inputs.x * (inputs.a or 100) end)
+    local signed = tycho.graph(function(inputs) return inputs[1] and inputs[1] * 1 or -inputs['1'] end)
+    for _ = 1, 3 do
+      times { x = there { 1 }, a = 1, b = 2 }
+      signed { there { 5 } }
+    end
+    assert.equal(100, times({ x = there { 1 }, ['a 1 b'] = 2 }):item())
+    assert.equal(-5, signed({ ['1'] = there { 5 } }):item())
+  end)
+
   it('says in one sentence what waited in it or drew numbers, and lives on', function()
     local x = tycho.ones({ 2 }, 'f32', name)
     local g = tycho.generator(1)

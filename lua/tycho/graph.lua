@@ -50,10 +50,11 @@ local function map(value, words, visit)
   elseif type(value) == 'table' and not getmetatable(value) then
     local names, out = {}, {}
     for name in pairs(value) do names[#names + 1] = name end
-    table.sort(names, function(a, b) return tostring(a) < tostring(b) end)
+    local function word_of(name) return ('%s %q'):format(type(name), tostring(name)) end
+    table.sort(names, function(a, b) return word_of(a) < word_of(b) end)
     words[#words + 1] = '{'
     for _, name in ipairs(names) do
-      words[#words + 1] = tostring(name)
+      words[#words + 1] = word_of(name)
       out[name] = map(value[name], words, visit)
     end
     words[#words + 1] = '}'
@@ -85,7 +86,7 @@ end
 -- ---- what a launch leaves ----
 
 -- By the last launch of any graph, as all write over it. Leaves that nobody else has any more go.
-local function nothing() return { storages = {}, gradients = setmetatable({}, { __mode = 'k' }) } end
+local function nothing() return { storages = {}, by_block = {}, gradients = setmetatable({}, { __mode = 'k' }) } end
 local left = nothing()
 
 local function take_back()
@@ -100,13 +101,15 @@ end
 local Plan = {}
 local function plan_of(t)
   t.storage:free()
-  return setmetatable({ c = t.c, type = t.type }, Plan)
+  return setmetatable({ c = t.c, type = t.type, block = t.storage }, Plan)
 end
 local function is_plan(value) return getmetatable(value) == Plan end
 local function made_from(plan)
-  local t = tensor.borrow(plan.c, plan.type)
+  local known = left.by_block[plan.block] -- views of one result share its changes and its versions
+  local t = tensor.borrow(plan.c, plan.type, known)
+  if known then return t end
   t.storage.lasting = true
-  left.storages[#left.storages + 1] = t.storage
+  left.storages[#left.storages + 1], left.by_block[plan.block] = t.storage, t.storage
   return t
 end
 
@@ -180,12 +183,20 @@ local function record(fn, inputs, device)
   return graph
 end
 
-local function launch(graph)
+-- given: the inputs, which the step sees as stands.
+local function launch(graph, given, stands)
   take_back()
   for _, fn in ipairs(graph.work) do fn() end
   lib.check(graph.library.ty_graph_launch(graph.handle), graph.library)
   for storage, count in pairs(graph.changed) do
     storage.version, storage.writer = storage.version + count, 'a captured step'
+  end
+  for k, stand in ipairs(stands) do
+    local count = graph.changed[stand.storage]
+    if count and given[k].device == stand.device then -- what came from another device was a copy before, too
+      tensor.copy_into(given[k], stand)
+      given[k].storage.version, given[k].storage.writer = given[k].storage.version + count, 'a captured step'
+    end
   end
   for leaf, gradient in pairs(graph.gradients) do
     leaf.grad = made_from(gradient)
@@ -212,6 +223,9 @@ end
 function Step:__call(inputs)
   local words, given, device = {}, {}, nil
   map(inputs, words, function(t)
+    for k, other in ipairs(given) do
+      if other == t then words[#words + 1] = 'as input ' .. k end
+    end
     given[#given + 1] = t
     if t.device ~= 'cpu' then device = device or lib.devices[t.device] end
   end)
@@ -232,13 +246,16 @@ function Step:__call(inputs)
     storages.clear_cache() -- the graphs' memory will hold what the steps before had in the cache
     local stands, i = {}, 0
     for k, t in ipairs(given) do stands[k] = stand_in(self, k, t, device) end
+    for k, t in ipairs(given) do
+      for j = 1, k - 1 do stands[k] = given[j] == t and stands[j] or stands[k] end
+    end
     entry.graph = record(self.fn, map(inputs, {}, function() i = i + 1; return stands[i] end), device)
     entry.inputs = stands
   end
   autograd.no_grad(function()
     for k, t in ipairs(given) do tensor.copy_into(entry.inputs[k], t) end
   end)
-  return launch(entry.graph)
+  return launch(entry.graph, given, entry.inputs)
 end
 
 -- depends [opt]: a list of tables. When an entry of one has another value than at the call before, all that was captured is dropped.

@@ -138,9 +138,10 @@ function M.from_storage(storage, offset, shape, dtype, stride)
   return wrap(c, storage, dtype)
 end
 
--- A tensor as a struct and a dtype (an entry of dtype.lua) describe it, over memory that somebody else frees.
-function M.borrow(c, dtype)
-  return wrap(struct(c), storages.adopt(c.data, function() end, device_of_code[c.device]), dtype)
+-- A tensor as a struct and a dtype (an entry of dtype.lua) describe it, over memory that somebody else frees. storage [opt]: that of another one
+-- borrowed from the same block.
+function M.borrow(c, dtype, storage)
+  return wrap(struct(c), storage or storages.adopt(c.data, function() end, device_of_code[c.device]), dtype)
 end
 
 -- Whether the elements of a struct lie without gaps or repeats, in any order of dims.
