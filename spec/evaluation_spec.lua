@@ -207,6 +207,7 @@ describe('embeddings', function()
     for key, value in pairs { n_head = 4, context_seed = 1, resolution = 25, exact = true, block_size = 4, cache_type = 'val' } do
       add(embeddings.open(model, datasets, with { [key] = value }))
     end
+    for last = 0, 1 do add(embeddings.open(model, datasets, with { context_seed = 1764243782123456 + last })) end
     local dir = folder .. '/other'
     os.execute(('cp -r %s/toy3d %s'):format(folder, dir))
     local same = embeddings.open(model, open_data(dir), config)
@@ -291,6 +292,17 @@ describe('embeddings', function()
       live[i] = tycho.memory().registered
     end
     assert.equal(live[2], live[3])
+  end)
+end)
+
+describe('probes', function()
+  it('take batches of any size', function()
+    local sizes = {}
+    quietly(probes.train, { objects = 9000, epochs = 1, batch_size = 8500, seed = 1, log_interval = 1, step = function(objects)
+      sizes[#sizes + 1] = #objects
+      return tycho.zeros {}
+    end })
+    assert.same({ 8500, 500 }, sizes)
   end)
 end)
 

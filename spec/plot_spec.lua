@@ -77,6 +77,8 @@ describe('plot', function()
     assert.equal('-0.2 0 0.2 0.4 0.6 0.8 1', joined(-0.3, 1, 7))
     assert.equal('1000 2000 3000', joined(900, 3100, 3))
     assert.equal('-5 0 5', joined(-7, 7, 3))
+    assert(#plot.ticks(0.3, 0.1 + 0.2, 4) < 10 and #plot.ticks(1e17, 1e17 + 16, 4) < 10) -- whose numbers of steps no two neighbours have
+    for _, pair in ipairs { { 0.3, 0.1 + 0.2 }, { 1e17, 1e17 + 16 }, { 5e-324, 1e-323 } } do assert.truthy(tostring(plot(pair)):find '0%.5') end
   end)
 
   it('writes tick labels with one notation an axis', function()

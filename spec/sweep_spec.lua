@@ -49,6 +49,10 @@ describe('values of a sweep', function()
       ['4:2'] = { '4', '3', '2' },
       ['0.1:0.3:0.1'] = { '0.1', '0.2', '0.3' },
       ['0:1:0.4'] = { '0', '0.4', '0.8' },
+      ['0.2:0:-0.1'] = { '0.2', '0.1', '0' },
+      ['-0.1:0.1:0.1'] = { '-0.1', '0', '0.1' },
+      ['10000000000:10000000001'] = { '10000000000', '10000000001' },
+      ['1e-5:3e-5:1e-5'] = { '1e-05', '2e-05', '3e-05' },
       ['range(3)'] = { '0', '1', '2' },
       ['range(0,5,2)'] = { '0', '2', '4' },
       ['range(0,4,2)'] = { '0', '2' },
@@ -82,6 +86,8 @@ describe('the jobs of a sweep', function()
     assert.same({ 'e=3 a=1 b=x', 'e=3 a=1 b=y', 'e=3 a=2 b=x', 'e=3 a=2 b=y' }, arguments(jobs('-m', 'a=1,2', 'e=3', 'b=x,y')))
     assert.same({ 'a=1 seed=0', 'a=1 seed=1', 'a=2 seed=0', 'a=2 seed=1' }, arguments(jobs('a=1,2', 'seeds=2')))
     assert.same({ 'seed=7 seed=7', 'seed=7 seed=8' }, arguments(jobs('seed=7', 'seeds=2')))
+    assert.same({ 'seed=1764243782123456 seed=1764243782123456', 'seed=1764243782123456 seed=1764243782123457' },
+      arguments(jobs('seed=1764243782123456', 'seeds=2')))
     assert.same({ '+a=1', '+a=2' }, arguments(jobs '+a=1,2'))
     assert.same({ 'only' }, { jobs('e=3')[1].name })
   end)

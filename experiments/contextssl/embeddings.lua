@@ -41,7 +41,7 @@ local function describe(model, datasets, config)
     format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model),
     data = { train = datasets.train:fingerprint(), val = datasets.val:fingerprint() },
     settings = { resolution = config.resolution, image_mean = config.image_mean, image_std = config.image_std, n_head = config.n_head,
-      block_size = config.block_size, cache_type = config.cache_type, context_seed = config.context_seed, exact = config.exact,
+      block_size = config.block_size, cache_type = config.cache_type, context_seed = ('%.0f'):format(config.context_seed), exact = config.exact,
       tf32 = config.tf32 or nil },
   }, { indent = true }) .. '\n'
 end
@@ -71,7 +71,7 @@ function Store:piece(kind, split, mode, c)
   if c and not (kind == 'zplus' and c == 0) then words[2] = mode end
   if c then words[#words + 1] = 'c' .. c end
   words[#words + 1] = split
-  if kind == 'zr' then words[#words + 1] = 'seed' .. self.config.seed end
+  if kind == 'zr' then words[#words + 1] = ('seed%.0f'):format(self.config.seed) end
   if kind == 'ranks' and not self.config.eval_normalize then words[#words + 1] = 'raw' end
   local name = table.concat(words, '_')
   if not self.pieces[name] then

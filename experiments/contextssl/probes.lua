@@ -138,8 +138,9 @@ function M.train(options)
   for epoch = 1, options.epochs do
     local order, loss = generator:permutation(options.objects), nil
     for step = 1, steps do
-      local first = (step - 1) * options.batch_size
-      loss = tycho.scope(options.step, { unpack(order, first + 1, math.min(first + options.batch_size, #order)) }, generator)
+      local first, objects = (step - 1) * options.batch_size, {}
+      for i = 1, math.min(options.batch_size, #order - first) do objects[i] = order[first + i] end
+      loss = tycho.scope(options.step, objects, generator)
       finished = not tycho.interrupted()
       if not finished then break end
       line:update((epoch - 1) * steps + step, ('epoch %d'):format(epoch))

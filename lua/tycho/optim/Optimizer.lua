@@ -146,6 +146,8 @@ function Optimizer:load_state_dict(source)
         tensor.copy_into(state[slot], value)
       end
       self.state[i] = state
+    elseif self.state[i] then -- in place: captured steps have the addresses
+      for _, slot in ipairs(self.slots) do self.state[i][slot]:zero_() end
     end
   end
   tensor.copy_into(steps_of(self), steps)

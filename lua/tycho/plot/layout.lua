@@ -28,7 +28,8 @@ function M.ticks(low, high, n)
     if step >= raw * 0.999 then break end
   end
   local out = {}
-  for i = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do out[#out + 1] = i * step + 0 end -- no negative zero
+  local first = math.ceil(low / step - 1e-9)
+  for k = 0, math.floor(high / step + 1e-9) - first do out[#out + 1] = (first + k) * step + 0 end -- no negative zero
   return out, step
 end
 
@@ -74,7 +75,9 @@ local function limits_of(options, key, share)
   if limits then return limits[1], limits[2] end
   local low, high = extent(options, key)
   local margin = share * (high - low)
-  if low == high then margin = low == 0 and 0.5 or math.abs(low) * 0.1 end
+  if high - low <= 1e-9 * math.max(math.abs(low), math.abs(high)) or high - low < 1e-300 then -- ticks between them would have the same digits
+    margin = math.max(math.abs(low), math.abs(high)) < 1e-300 and 0.5 or math.max(math.abs(low), math.abs(high)) * 0.1
+  end
   return low - margin, high + margin
 end
 

@@ -155,7 +155,7 @@ function M.jobs(plan)
   local points = plan.sample and drawn(groups, plan.sample) or product(groups)
   if plan.seeds then
     local seeds = { values = {}, key = 'seed' }
-    for i = 1, plan.seeds do seeds.values[i] = tostring((plan.first_seed or 0) + i - 1) end
+    for i = 1, plan.seeds do seeds.values[i] = ('%.0f'):format((plan.first_seed or 0) + i - 1) end
     local all = {}
     for _, point in ipairs(points) do
       for i = 1, plan.seeds do

@@ -46,7 +46,7 @@ local function numbers(key, text, pieces)
   return out
 end
 
--- Sums of steps are rounded to what the user wrote: 0.1:0.3:0.1 holds 0.3.
+-- Sums of steps are rounded to what the user wrote, far below a step: 0.1:0.3:0.1 holds 0.3, and 0.7:0:-0.1 holds 0.
 local function count_up(key, text, first, last, step, is_last_in)
   if step == 0 or (last - first) * step < 0 then
     fail(key, text, ('a bad range: steps of %.14g do not lead from %.14g to %.14g'):format(step, first, last))
@@ -55,8 +55,9 @@ local function count_up(key, text, first, last, step, is_last_in)
   n = is_last_in and math.floor(n + 1e-9) or math.ceil(n - 1e-9) - 1
   if n < 0 then fail(key, text, 'a bad range: it holds no number') end
   if n >= MOST then fail(key, text, ('a bad range: it holds more than %d numbers'):format(MOST)) end
-  local list = {}
-  for i = 0, n do list[i + 1] = ('%.10g'):format(first + i * step) end
+  local list, decimals = {}, math.min(math.max(9 - math.floor(math.log10(math.abs(step))), 0), 90)
+  local fixed = '%.' .. decimals .. 'f'
+  for i = 0, n do list[i + 1] = ('%.15g'):format(tonumber(fixed:format(first + i * step)) + 0) end -- no negative zero
   return list
 end
 
