@@ -14,9 +14,8 @@
 #                 GPUs is the one that was built before, if any
 # make lint       luacheck, and compiler warnings as errors
 # Optional at run time: libturbojpeg0 (JPEG decoding is slower without).
-# Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC,
-#            CFLAGS, BLAS_DIR,
-#            CUDA (where the toolkit is)
+# Variables: LEVELS (instruction sets of the float library: avx512 avx2 plain), SAN=1 (address and undefined-behaviour sanitizers), CC (a gcc),
+#            CFLAGS, BLAS_DIR, CUDA (where the toolkit is)
 
 PACKAGES = g++ luajit libluajit-5.1-dev libopenblas-openmp-dev libstb-dev libturbojpeg0 lua-yaml lua-filesystem lua-dkjson lua-busted lua-check
 
@@ -138,7 +137,7 @@ bundle-tree: all
 	rm -rf $(BUILD)/bundle
 	mkdir -p $(TREE)/build $(TREE)/lib/lua
 	$(CC) -O2 -std=gnu11 $(WARN) -DTYCHO_BUNDLE $(LUAJIT_CFLAGS) csrc/main.c -Wl,-E,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -lluajit-5.1 -o $(TREE)/tycho
-	cp -r csrc experiments kernels lua spec LICENSE README.md Makefile $(TREE)/
+	cp -r csrc experiments kernels lua spec LICENSE README.md Makefile .luarc.json $(TREE)/
 	echo "require 'busted.runner'({ standalone = false }) -- ./tycho specs.lua spec/tiny_spec.lua" > $(TREE)/specs.lua
 	cp $(CARRIED) $(TREE)/build/
 	for part in $(LUA_PARTS); do [ ! -e $(LUA_DIR)/$$part ] || cp -rL $(LUA_DIR)/$$part $(TREE)/lib/lua/; done

@@ -27,6 +27,12 @@ describe('./tycho', function()
     assert.equal("tycho: no script 'experiments/mian.lua'; did you mean 'experiments/main.lua'?\nstatus 1\n", tycho 'experiments/mian.lua')
     assert.truthy(tycho('docter'):find("did you mean 'doctor'?", 1, true))
   end)
+  it('takes no arguments that mean nothing', function()
+    assert.equal("tycho: doctor takes no arguments, got 'x'\nstatus 1\n", tycho 'doctor x')
+    assert.truthy(tycho('doctor --help'):find '^usage: ./tycho doctor')
+    assert.equal('tycho: docs takes one argument, a folder; ./tycho docs --help\nstatus 1\n', tycho 'docs --foo')
+    assert.equal('tycho: -m needs a script, as in ./tycho -m experiments/main.lua seed=1,2\nstatus 1\n', tycho '-m')
+  end)
   it('says in one line what is wrong with settings', function()
     for arguments, text in pairs {
       ['epcohs=3'] = "unknown key 'epcohs'; did you mean 'epochs'",

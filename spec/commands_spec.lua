@@ -23,6 +23,7 @@ describe('commands of the prompt', function()
   it('explain ops, layers, losses, optimisers, functions, keys and commands', function()
     for name, text in pairs {
       conv2d = 'conv2d(x, w, stride, padding)\n  cross-correlation. x (N,I,H,W)',
+      policies = 'policies\n',
       ['tycho.relu'] = 'relu(x)\n  Elementwise: x < 0 ? 0 : x\n',
       ['tycho.nn.Linear'] = 'Linear(inputs, outputs)\n  y = x weight^T + bias',
       ['tycho.loss.nt_xent'] = 'nt_xent(p, temperature, options)\n  normalised temperature-scaled',

@@ -180,6 +180,7 @@ local function main(...)
       end,
     })
   end
+  if not command.name and command.arguments[1] == '-m' then error('-m needs a script, as in ./tycho -m experiments/main.lua seed=1,2', 0) end
   local status = 0
   for _, code in ipairs(command.code) do
     status = run(run_code, code)

@@ -52,7 +52,11 @@ local function module_version(name, field)
 end
 
 -- A row that fails says why; returns 1 when one that is needed did.
-return function()
+return function(arguments)
+  if arguments[1] == '--help' or arguments[1] == '-h' then
+    return print 'usage: ./tycho doctor      exit status 1 where something that is needed is missing'
+  end
+  if arguments[1] then error(("doctor takes no arguments, got '%s'"):format(arguments[1]), 0) end
   local status = 0
   local function row(name, find)
     local ok, text = pcall(find)

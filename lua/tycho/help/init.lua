@@ -220,7 +220,10 @@ function M.find(environment, text)
   entry = entry_of_command(text)
   if entry then return entry end
   local names = {}
-  for _, found in ipairs(M.all()) do names[#names + 1] = found.name:match('[%w_]+$') end
+  for _, found in ipairs(M.all()) do
+    names[#names + 1] = found.name:match('[%w_]+$')
+    if names[#names] == short then return found end -- a module
+  end
   return nil, nearest(short, names)
 end
 

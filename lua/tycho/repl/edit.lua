@@ -43,7 +43,8 @@ end
 local function visible(text, first, last, at, room)
   local from = first
   if at and at >= first - 1 and at <= last then
-    while width(text:sub(from, at)) > room do from = step_right(text, from - 1) + 1 end
+    from = at + 1
+    while from > first and width(text:sub(step_left(text, from - 1) + 1, at)) <= room do from = step_left(text, from - 1) + 1 end
   end
   return from, math.min(last, fitting(text, from, room))
 end
