@@ -2,6 +2,8 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local policies = require 'experiments.contextssl.policies'
+local failure = require 'spec.failure'
+local says = require 'spec.says'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
 local files = require 'spec.files'
@@ -50,6 +52,40 @@ end
 describe('policies', function()
   setup(function()
     quietly(toy3d.render, { out = folder .. '/toy3d', objects = 8, val_objects = 4, views = 3, size = 16, classes = 2, seed = 1 })
+  end)
+
+  it('that return something else are told by name', function()
+    local function no() end
+    for name, cases in pairs {
+      masks = { { no, 'a uint8 mask (T,T), or a list of one for each layer; it returned nil' },
+        { function() return { tycho.ones({ 4, 4 }, 'u8') } end, 'it returned table' } },
+      environment = { { function() return 'colour' end, "rot, color, rotcolor; it returned 'colour'" } },
+      augment = { { no, 'the batch: x, r, latents and y; it returned nil' } },
+      losses = { { no, 'a scalar, and a table that policies.measure reads; it returned nil' },
+        { function() return tycho.ones {} end, 'it returned a tensor f32' } },
+      optimizer = { { no, 'an optimiser' }, { function() return {} end, 'it returned table' } },
+      model = { { no, 'a model' } }, learning_rate = { { no, 'a number; it returned nil' } },
+      pairs = { { no, 'a list of {object, view 1, view 2}' }, { function() return { { 0, 1 } } end, 'it returned table' } },
+    } do
+      for _, case in ipairs(cases) do
+        says(failure(run, { [name] = case[1] }), ('policies.%s must return '):format(name), case[2])
+      end
+      says(failure(run, { [name] = 3 }), ('policies.%s must be a function, got number'):format(name))
+    end
+    says(failure(run, { terms = { mine = 3 } }), 'policies.terms.mine must be a function of the step that returns a scalar or nil, got number')
+    local out = { measure = function(meters) meters:add({ mine = 3.5 }, 1) end }
+    says(failure(run, out), 'meters: mine must be a tensor of one number, got number')
+  end)
+
+  it('may have other terms altogether', function()
+    local terms = policies.terms
+    policies.terms = { size = function(step) return step.prediction:square():mean() end }
+    local ok, model = pcall(run, {})
+    policies.terms = terms
+    assert(ok, model)
+    local expected = run { terms = { size = function(step) return step.prediction:square():mean() end, contrastive = false, equivariance = false,
+      probes = false } }
+    assert.equal(weights(expected, '^enc'), weights(model, '^enc'))
   end)
 
   it('are all asked, with what they need', function()

@@ -6,6 +6,8 @@ M.names = { 'rot', 'color', 'rotcolor' }
 -- Columns of the action that an environment keeps: the first (counted from 0), and how many. none is for evaluation.
 local kept = { rot = { 0, 4 }, color = { 4, 2 }, rotcolor = { 0, 6 }, none = { 0, 0 } }
 
+function M.is_known(name) return kept[name] ~= nil end
+
 -- Draws rot, color or rotcolor with probabilities env_ratio.
 function M.sample(env_ratio, generator)
   local u, total = generator:uniform(), 0

@@ -61,11 +61,15 @@ function M.losses(model, probe, batch, environment, masks, config)
   step.prediction = model.predictor(step.feature, environments.restrict(batch.r, environment), masks)
   step.normalized = step.prediction:normalize()
   step.target, step.labels = M.second_view(batch.latents), twice(batch.y)
-  local names = {}
-  for name in pairs(M.terms) do names[#names + 1] = name end
+  local terms, names = require('experiments.contextssl.policies').terms, {} -- which may be another table by now
+  if type(terms) ~= 'table' then error(('policies.terms must be a table of functions by name, got %s'):format(type(terms)), 0) end
+  for name in pairs(terms) do names[#names + 1] = name end
   table.sort(names)
   for _, name in ipairs(names) do
-    local term = M.terms[name](step)
+    if type(terms[name]) ~= 'function' then
+      error(('policies.terms.%s must be a function of the step that returns a scalar or nil, got %s'):format(name, type(terms[name])), 0)
+    end
+    local term = terms[name](step)
     step.loss = term and (step.loss and step.loss + term or term) or step.loss
   end
   if not step.loss then error('the loss has no terms: policies.terms is empty, or none of them returned a tensor', 0) end

@@ -9,6 +9,7 @@ local new_meters = require 'tycho.train.meters'
 local pt = require 'tycho.io.pt'
 local report = require 'tycho.runs.report'
 local run_directory = require 'tycho.train.run'
+local ask = require 'experiments.contextssl.ask'
 local models = require 'experiments.contextssl.model'
 local policies = require 'experiments.contextssl.policies'
 local settings = require 'experiments.contextssl.settings'
@@ -25,13 +26,13 @@ local function draws(seed, purpose, iteration) return tycho.generator(seed, purp
 
 local function build(config, dataset)
   rng.seed(config.seed)
-  local model = policies.model(config)
+  local model = ask('model', config)
   local features = model.enc.features
   local probe = models.OnlineProbe(features, config.projection_dim, dataset.classes)
   local where = device.choose(config.device or 'cpu')
   model:to(where)
   probe:to(where)
-  local optimizer = policies.optimizer(config, model:parameters())
+  local optimizer = ask('optimizer', config, model:parameters())
   local probe_optimizer = tycho.optim.Adam(probe:parameters(), { lr = 1e-3, weight_decay = 1e-6 })
   local optimizers = { optimizer = optimizer, probe_optimizer = probe_optimizer }
   if config.amp == 'fp16' then optimizers.scaler = tycho.optim.GradScaler(where) end
@@ -57,7 +58,7 @@ function M.step(parts, batch, environment, masks, config, lr)
   tycho.scope(function()
     optimizer:zero_grad()
     probe_optimizer:zero_grad()
-    local loss, out = tycho.autocast(config.amp, policies.losses, model, probe, batch, environment, masks, config)
+    local loss, out = tycho.autocast(config.amp, ask, 'losses', model, probe, batch, environment, masks, config)
     local scaler = parts.optimizers.scaler
     if scaler then
       scaler:scale(loss):backward()
@@ -69,7 +70,7 @@ function M.step(parts, batch, environment, masks, config, lr)
       optimizer:step()
       probe_optimizer:step()
     end
-    policies.measure(parts.meters, out, batch, environment, config)
+    ask('measure', parts.meters, out, batch, environment, config)
   end)
 end
 
@@ -107,10 +108,10 @@ local function new_training(config, dataset, parts, run, monitor)
   local optimizer, scaler = parts.optimizers.optimizer, parts.optimizers.scaler
   local loop
 
-  local function lr(iteration) return policies.learning_rate(config, iteration, per_epoch, total) end
+  local function lr(iteration) return ask('learning_rate', config, iteration, per_epoch, total) end
 
   local function pairs_of(iteration)
-    return policies.pairs(dataset, objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
+    return ask('pairs', dataset, objects_of(dataset, config, iteration, per_epoch, cache), draws(config.seed, VIEWS, iteration))
   end
   -- What it is made of may be replaced between two steps, by a policy or by who has attached.
   local function compute(given) M.step(parts, given.batch, given.environment, given.masks, config) end
@@ -122,10 +123,10 @@ local function new_training(config, dataset, parts, run, monitor)
   local function step(iteration)
     tycho.set_break_on_nan(config.break_on_nan) -- who has attached may change it
     local list = upcoming[iteration] or pairs_of(iteration)
-    local environment = policies.environment(config, draws(config.seed, ENVIRONMENT, iteration))
+    local environment = ask('environment', config, draws(config.seed, ENVIRONMENT, iteration))
     tycho.scope(function()
-      local masks = policies.masks(config, draws(config.seed, MASK, iteration))
-      local batch = policies.augment(tycho.autocast(config.amp, dataset.batch, dataset, list), config, draws(config.seed, AUGMENT, iteration))
+      local masks = ask('masks', config, draws(config.seed, MASK, iteration))
+      local batch = ask('augment', tycho.autocast(config.amp, dataset.batch, dataset, list), config, draws(config.seed, AUGMENT, iteration))
       upcoming = {}
       if iteration + 1 < total then
         upcoming[iteration + 1] = pairs_of(iteration + 1)
@@ -145,7 +146,13 @@ local function new_training(config, dataset, parts, run, monitor)
     if is_interval and monitor then
       local seen = monitor(model, parts.modules.probe)
       if not seen then return false end
-      for key, value in pairs(seen) do row[key] = value end
+      for key, value in pairs(seen) do
+        if type(key) ~= 'string' or type(value) ~= 'number' then
+          local kind = tycho.is_tensor(value) and 'tensor, whose number :item() reads' or type(value)
+          error(("policies.monitor must return numbers by name; '%s' is a %s"):format(tostring(key), kind), 0)
+        end
+        row[key] = value
+      end
     end
     run:log(row)
     meters:reset()

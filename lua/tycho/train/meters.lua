@@ -20,6 +20,10 @@ end
 function Meters:add(values, weight)
   autograd.no_grad(function()
     for name, value in pairs(values) do
+      if not tensor.is_tensor(value) or value:numel() ~= 1 then
+        error(('meters: %s must be a tensor of one number, got %s'):format(tostring(name), tensor.is_tensor(value) and tensor.shape_text(value)
+          or type(value)), 0)
+      end
       local sum = self.sums[name] or new_sum(self, name, value)
       sum:add_(value:to(sum.dtype) * weight)
       graph.on_host(function()
