@@ -56,6 +56,22 @@ describe('an op in Lua', function()
     assert_raises(function() tycho.gradcheck(record) end, 'gradcheck: input 1, element', 'central difference')
   end)
 
+  it('that forgets to return something is named', function()
+    local function made(forward, backward)
+      return op.new { name = 'mine', inputs = { 'a', 'b?', 'c?' }, forward = forward, backward = backward }
+    end
+    local function twice(_, a) return a * 2 end
+    local x = tycho.ones({ 2 }):requires_grad_()
+    for _, arguments in ipairs { { x }, { x, x, x } } do
+      local loss = made(twice, function(_, dy) local _ = dy * 2 end)(unpack(arguments)):sum()
+      assert_raises(function() loss:backward() end, 'mine backward: it returned nothing; expected a gradient for each input, false for one')
+    end
+    made(twice, function() return false end)(x):sum():backward()
+    for _, a in ipairs { x, tycho.ones { 2 } } do
+      assert_raises(function() made(function() end)(a) end, 'mine: its forward must return a tensor, got nil')
+    end
+  end)
+
   it('with a gradient of another shape, or none, is named', function()
     for given, back in pairs { ['(3)'] = function(dy) return dy:sum(0) end, number = function() return 7 end } do
       local record = { name = 'double', inputs = { 'x' }, forward = function(_, x) return x + x end,

@@ -371,6 +371,20 @@ describe('files', function()
       assert_refuses({ path 'text', '.safetensors' }, tensors.load, write('text', 'some text'))
       assert_refuses({ path 'cut', 'cut off' }, tensors.load, write('cut', read('c'):sub(1, -10)))
     end)
+    it('takes modules and their state dicts, and refuses what would leave nothing', function()
+      local layer = tycho.nn.Linear(2, 3)
+      for _, ending in ipairs { 'safetensors', 'npz', 'pt' } do
+        for _, value in ipairs { layer, layer:state_dict() } do
+          tensors.save(path('layer.' .. ending), value)
+          local loaded = tensors.load(path('layer.' .. ending))
+          assert_same(layer.weight, loaded:get 'weight')
+          assert_same(layer.bias, loaded:get 'bias')
+        end
+      end
+      assert_refuses({ 'none.safetensors: the value holds no tensor, and .safetensors has no place for anything else' }, tensors.save,
+        path 'none.safetensors', { a = 3 })
+      assert.is_nil(lfs.attributes(path 'none.safetensors'))
+    end)
     it('lists nested values flat and names what a format has no place for', function()
       local x = tensor.tensor { 1, 2 }
       local value = pt.dict { { 'model', pt.dict { { 'w', x } } }, { 'groups', { pt.dict { { 'lr', 0.1 }, { 'params', { 0, 1 } } } } },

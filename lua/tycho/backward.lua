@@ -161,6 +161,11 @@ local function accept(context, input, g)
     tensor.is_tensor(g) and tensor.shape_text(g) or type(g)))
 end
 
+-- A forgotten return would stop all learning below the op.
+local function nothing(context)
+  lib.raise(('%s backward: it returned nothing; expected a gradient for each input, false for one that has none'):format(context.op))
+end
+
 local function list_of(context, grads)
   if type(grads) == 'table' and not tensor.is_tensor(grads) then return grads end
   lib.raise(('%s backward: expected a list of gradients, got %s'):format(context.op, tensor.is_tensor(grads) and 'a tensor' or type(grads)))
@@ -174,6 +179,7 @@ local function run_node(heap, node)
   if #node <= FIRST + 1 and not is_list then
     local a, b = node[FIRST], node[FIRST + 1]
     local da, db = rule(context, dy, a, b)
+    if da == nil and db == nil and getmetatable(context) == Context then nothing(context) end
     if finite.is_on then
       finite.check_gradient(node, da)
       finite.check_gradient(node, db)
@@ -186,6 +192,7 @@ local function run_node(heap, node)
     if db then pass_on(heap, b, db) end
   else
     local grads = { rule(context, dy) }
+    if next(grads) == nil then nothing(context) end
     if is_list then grads = list_of(context, grads[1]) end
     for i = FIRST, #node do
       if finite.is_on then finite.check_gradient(node, grads[i - FIRST + 1]) end

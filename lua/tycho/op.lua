@@ -6,7 +6,8 @@
 --             argument is a Lua list of tensors (cat)
 --   forward   runs without recording; ctx:save(...) for backward, ctx:own(t) for private buffers, ctx.grad: is a gradient wanted.
 --             ctx.needs[i]: does input i want one. ctx.adds = true: backward adds ctx.more [opt] to dy by itself
---   backward  one gradient per input, nil where none is needed or defined, with list = true a list of them; absent: the op is not differentiable
+--   backward  one gradient per input, nil or false where none is needed or defined (not nil for all), with list = true a list of them; absent: the
+--             op is not differentiable
 --   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
 --   autocast  'low': computes in 16 bit under tycho.autocast; 'full': in float32 what comes in 16 bit; absent: in what comes (autocast.lua)
 -- A record with compose = function(...) instead is a composite: plain Lua over other ops, differentiable by itself.
@@ -34,9 +35,13 @@ local function new_context(name, grad, needs)
   return setmetatable({ op = name, grad = grad, needs = needs }, Context)
 end
 
+local function check_result(name, y)
+  if not is_tensor(y) then lib.raise(('%s: its forward must return a tensor, got %s'):format(name, type(y))) end
+end
+
 -- What a forward returned, as a tensor that can have a history: its input, returned as it came, becomes a view.
 local function of_its_own(name, y, inputs)
-  if not is_tensor(y) then lib.raise(('%s: its forward must return a tensor, got %s'):format(name, type(y))) end
+  check_result(name, y)
   for i = 1, #inputs do
     if y == inputs[i] then return y:detach() end
   end
@@ -65,6 +70,7 @@ local function fixed(name, record)
       local ctx = new_context(name, false, nil)
       local y, extra = forward(ctx, a, b, c, d, e, f, g, h)
       ctx:release()
+      check_result(name, y)
       if finite.is_on then finite.check(name, y, { a, b, c, d, e, f }) end
       if extra == nil then return y end
       return y, extra
@@ -105,6 +111,7 @@ local function listed(name, record)
       autograd.record_list(y, record.backward, ctx, inputs)
     else
       ctx:release()
+      check_result(name, y)
     end
     if finite.is_on then finite.check(name, y, inputs) end
     return y

@@ -62,6 +62,15 @@ end
 -- for key, value in d:pairs() do ... end, in order.
 function Dict:pairs() return step, self end
 
+-- x, or the Dict that a list of {name, value} is, as Module:state_dict gives it.
+function M.named(x)
+  local is_list = type(x) == 'table' and getmetatable(x) == nil and #x > 0
+  for _, entry in ipairs(is_list and x or {}) do
+    is_list = is_list and type(entry) == 'table' and getmetatable(entry) == nil and #entry == 2 and type(entry[1]) == 'string'
+  end
+  return is_list and M.dict(x) or x
+end
+
 -- The same for a Dict or a plain table.
 function M.pairs(t)
   if M.is_dict(t) then return t:pairs() end

@@ -105,11 +105,13 @@ function M.format_to_write(path)
   return format
 end
 
--- Writes value, as M.load returns it, in the format that path names. Returns the list of names that this format has no place for: plain
--- values in .safetensors and .npz (which holds lists of strings), metadata in .pt and .npz.
+-- Writes value, as M.load returns it, or a module or its state dict, in the format that path names. Returns the list of names that this format has
+-- no place for: plain values in .safetensors and .npz (which holds lists of strings), metadata in .pt and .npz. Raises where that is all of it.
 function M.save(path, value, metadata)
   local format = M.format_to_write(path)
-  local left_out, arrays = {}, {}
+  local left_out, arrays, count = {}, {}, 0
+  if type(value) == 'table' and not tensor.is_tensor(value) and type(value.state_dict) == 'function' then value = value:state_dict() end
+  value = python.named(value)
   for key in pairs(format ~= 'safetensors' and metadata or {}) do left_out[#left_out + 1] = 'metadata ' .. key end
   table.sort(left_out)
   if format == 'pt' then
@@ -118,7 +120,10 @@ function M.save(path, value, metadata)
   end
   for _, entry in ipairs(M.entries(value, path)) do
     local kept = tensor.is_tensor(entry[2]) or format == 'npz' and is_strings(entry[2])
-    if kept then arrays[entry[1]] = entry[2] else left_out[#left_out + 1] = entry[1] end
+    if kept then arrays[entry[1]], count = entry[2], count + 1 else left_out[#left_out + 1] = entry[1] end
+  end
+  if count == 0 and #left_out > 0 then
+    error(('cannot write %s: the value holds no tensor, and .%s has no place for anything else'):format(path, format), 0)
   end
   formats[format].save(path, arrays, format == 'safetensors' and metadata or nil)
   return left_out

@@ -5,6 +5,7 @@ local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local scope = require('tycho.scope').scope
+local check_options = require 'tycho.options'
 local nearest = require 'tycho.nearest'
 local python = require 'tycho.io.python'
 
@@ -16,16 +17,30 @@ Module.is_module = is_module
 
 local function assign(self, key, value)
   if tensor.is_tensor(value) or is_module(value) then
-    local fields = rawget(self, '_fields')
-    fields[#fields + 1] = key
+    local fields, is_there = rawget(self, '_fields'), false
+    for _, known in ipairs(fields) do is_there = is_there or known == key end
+    if not is_there then fields[#fields + 1] = key end
   end
   rawset(self, key, value)
+end
+
+-- The names of the fields, in order; last those whose value took the place of a plain one, which Lua does not tell of.
+local function fields_of(self)
+  local known, late = {}, {}
+  for _, key in ipairs(self._fields) do known[key] = true end
+  for key, value in pairs(self) do
+    if not known[key] and (tensor.is_tensor(value) or is_module(value)) then late[#late + 1] = key end
+  end
+  table.sort(late, function(a, b) return tostring(a) < tostring(b) end)
+  for _, key in ipairs(late) do self._fields[#self._fields + 1] = key end
+  return self._fields
 end
 
 -- A new layer class: local Linear = Module.class(); function Linear:init(...) ... end; function Linear:forward(x) ... end
 -- Linear(...) makes one, layer(x) runs it. With scoped = true in options [opt] each run is a tycho.scope: what neither its results nor backward
 -- need is freed at its end, and what only backward needs as soon as that has passed.
 function Module.class(options)
+  check_options('Module.class', options, { scoped = true })
   local class = setmetatable({}, {
     __index = Module,
     __call = function(class, ...)
@@ -40,18 +55,25 @@ function Module.class(options)
   return class
 end
 
--- Appends {name, tensor} of every tensor to list, depth first, names joined by dots.
-local function collect(self, prefix, list)
-  for _, key in ipairs(self._fields) do
+-- A layer without parameters need not have one.
+function Module.init() end
+function Module.forward() lib.raise 'this layer has no forward: write function Layer:forward(x) ... end' end
+
+-- Appends {name, tensor} of every tensor to list, depth first, names joined by dots. above: the modules on the way.
+local function collect(self, prefix, list, above)
+  if above[self] then lib.raise(("a module holds itself, as '%s'"):format(prefix:sub(1, -2))) end
+  above[self] = true
+  for _, key in ipairs(fields_of(self)) do
     local value = self[key]
     local name = prefix .. tostring(key)
-    if is_module(value) then collect(value, name .. '.', list) elseif tensor.is_tensor(value) then list[#list + 1] = { name, value } end
+    if is_module(value) then collect(value, name .. '.', list, above) elseif tensor.is_tensor(value) then list[#list + 1] = { name, value } end
   end
+  above[self] = nil
   return list
 end
 
 -- List of {name, tensor} in order: parameters and buffers.
-function Module:state_dict() return collect(self, '', {}) end
+function Module:state_dict() return collect(self, '', {}, {}) end
 
 -- List of {name, tensor}: those that learn, each once, by its first name.
 function Module:named_parameters()
@@ -93,12 +115,16 @@ local function part(label, names, near)
   return ('; %d %s: %s%s'):format(#names, label, table.concat(shown, ', '), #names > 5 and ', ...' or '')
 end
 
--- Copies values by name. source: Dict or table name -> tensor. The prefixes 'module.' and '_orig_mod.' and causal masks that this model has
--- no place for are ignored. Raises with all missing, unexpected and misshapen names and changes nothing then. where: what to call the source
--- in that message.
+-- Copies values by name. source: Dict, table name -> tensor, or what state_dict returns. The prefixes 'module.' and '_orig_mod.' and causal masks
+-- that this model has no place for are ignored. Raises with all missing, unexpected and misshapen names and changes nothing then. where: what to
+-- call the source in that message.
 function Module:load_state_dict(source, where)
   local given, missing, unexpected, wrong = {}, {}, {}, {}
-  for name, t in python.pairs(source) do
+  if type(source) ~= 'table' or tensor.is_tensor(source) then lib.raise('load_state_dict: expected tensors by name, got ' .. type(source)) end
+  for name, t in python.pairs(python.named(source)) do
+    if type(name) ~= 'string' or not tensor.is_tensor(t) then
+      lib.raise(("load_state_dict: expected tensors by name, but '%s' is a %s"):format(tostring(name), type(t)))
+    end
     local short = plain(name)
     if given[short] then unexpected[#unexpected + 1] = name else given[short] = t end
   end
@@ -131,7 +157,7 @@ end
 
 local function set_training(self, on)
   rawset(self, 'training', on)
-  for _, key in ipairs(self._fields) do
+  for _, key in ipairs(fields_of(self)) do
     if is_module(self[key]) then set_training(self[key], on) end
   end
   return self
