@@ -167,6 +167,9 @@ describe('${...}', function()
     local cfg = filled('name=${b.c}', '+d=\\${a}')
     local back = config.load(write('filled.yml', config.dump(cfg)))
     assert.same({ 'text', '${a}' }, { back.name, back.d })
+    cfg.list = { '${b.c}', { inner = '${a}' } }
+    back = config.load(write('filled.yml', config.dump(cfg)))
+    assert.same({ '${b.c}', { inner = '${a}' } }, back.list)
   end)
 end)
 
@@ -234,7 +237,7 @@ describe('config.dump', function()
   end)
   it('quotes what would be read as something else', function()
     local strings = { 'true', 'no', '12', '1e3', '', 'a # b', '- x', '[x', 'null', '~', "it's", 'tab\there',
-      'two\nlines', '<PATH>', '*a', 'a: b', ' x' }
+      'two\nlines', '<PATH>', '*a', 'a: b', ' x', '0x10', '.inf', '+.inf', '.nan' }
     local values = {}
     for i, text in ipairs(strings) do values['k' .. i] = text end
     local path = write('quoted.yml', config.dump(values))

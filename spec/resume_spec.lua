@@ -156,6 +156,16 @@ describe('a run', function()
     assert(require('tycho.io.safetensors').load(folder .. '/nan/checkpoint.safetensors'))
   end)
 
+  it('goes on by the command that began it, keys of its own included', function()
+    for epochs = 1, 2 do
+      local out, status = train(('run_dir=own resume=auto epochs=%d +note=7'):format(epochs))
+      assert(status == 0, out)
+    end
+    local out, status = train 'run_dir=own resume=auto epochs=2 +note=8'
+    assert.equal(1, status)
+    says(out, 'note is 7 in that run; 8 (the command line) would give other numbers')
+  end)
+
   it('that has lost its state does not begin anew', function()
     os.execute(('cp -r %s/whole %s/lost && rm %s/lost/checkpoint.safetensors'):format(folder, folder, folder))
     local before = read(folder .. '/lost/metrics.jsonl')

@@ -67,8 +67,15 @@ function M.load(path, args, over)
   local own, base
   if named then own, base = files.read_alone(named) end
   local source = base and not over and named or path
-  local tree = files.read(source)
+  local tree, added = files.read(source), {}
+  for i, text in ipairs(over and request.changes or {}) do
+    local key = text:match '^%+([%w_.]+)='
+    added[i] = key and not keys.find(tree, key) and key
+  end
   if over then change.merge(tree, files.read(over), 'added') end
+  for i, key in pairs(added) do -- what made the key in the saved settings is said again
+    if key and keys.find(tree, key) then request.changes[i] = '+' .. request.changes[i] end
+  end
   if named and source ~= named then change.merge(tree, own, base and 'added unless close' or 'refused', said) end
   return finish(tree, request, files.display(named or over or path), said)
 end
@@ -156,6 +163,15 @@ function M.differences(before, after)
   return list
 end
 
+-- value with all ${ in its texts as what they are, not what stands for another value.
+local function escaped(value)
+  if type(value) == 'string' then return (value:gsub('%${', '\\${')) end
+  if type(value) ~= 'table' then return value end
+  local out = {}
+  for key, item in pairs(value) do out[key] = escaped(item) end
+  return out
+end
+
 -- YAML text of settings made here, in the order of the defaults' file, with the values that cfg has now. A plain table is sorted.
 function M.dump(cfg)
   local tree = trees[cfg]
@@ -167,13 +183,11 @@ function M.dump(cfg)
       seen[key] = true
       if item.kind == 'map' and type(value) == 'table' then
         node.set(out, key, current(item, value))
-      elseif item.kind == 'string' and type(value) == 'string' then
-        node.set(out, key, node.string((value:gsub('%${', '\\${'))))
       else
-        node.set(out, key, node.from(value))
+        node.set(out, key, node.from(escaped(value)))
       end
     end
-    local added = node.from(values)
+    local added = node.from(escaped(values))
     if added.kind == 'map' then
       for _, key in ipairs(added.keys) do
         if not seen[key] then node.set(out, key, added.items[key]) end

@@ -50,7 +50,7 @@ function M.fill(tree)
     if n.kind == 'list' then
       for i, item in ipairs(n.items) do n.items[i] = fill(key, item) end
     elseif n.kind == 'map' then
-      for _, name in ipairs(n.keys) do fill(key .. '.' .. name, n.items[name]) end
+      for _, name in ipairs(n.keys) do n.items[name] = fill(key .. '.' .. name, n.items[name]) end
     elseif n.kind == 'string' and n.value:find('${', 1, true) then
       if visiting[key] then error(('%s: its ${...} leads back to itself'):format(key), 0) end
       visiting[key] = true

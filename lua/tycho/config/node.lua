@@ -6,7 +6,8 @@
 local M = {}
 
 local constants = { ['true'] = true, ['false'] = false }
-local special = { inf = math.huge, ['+inf'] = math.huge, ['-inf'] = -math.huge, nan = 0 / 0 }
+local special = { nan = 0 / 0, ['.nan'] = 0 / 0 }
+for _, name in ipairs { 'inf', '.inf' } do special[name], special['+' .. name], special['-' .. name] = math.huge, math.huge, -math.huge end
 
 -- The node of an unquoted word: null, true, false, 1_000, 1e-3, inf, nan (letters of any case), else a string.
 function M.scalar(text)
@@ -86,7 +87,7 @@ end
 local yaml_words = { yes = true, no = true, on = true, off = true, y = true, n = true, ['~'] = true, [''] = true }
 local function string_text(text)
   local plain = M.scalar(text).kind == 'string' and not yaml_words[text:lower()] and not text:find('[%c"\'#{}%[%],&*!|>%%@`]')
-    and not text:find(':%s') and not text:find('[:%s]$') and not text:find('^[%s?:.-]') and not text:find('^<<$')
+    and not text:find('^0[xX]%x+$') and not text:find(':%s') and not text:find('[:%s]$') and not text:find('^[%s?:.-]') and not text:find('^<<$')
   if plain or text:match('^<[%w_]+>$') then return text end
   local escapes = { ['\\'] = '\\\\', ['"'] = '\\"', ['\n'] = '\\n', ['\t'] = '\\t', ['\r'] = '\\r' }
   return '"' .. text:gsub('[\\"%c]', function(c) return escapes[c] or ('\\x%02x'):format(c:byte()) end) .. '"'

@@ -218,7 +218,8 @@ function M.run(options)
     if type(values) == 'table' then
       local shown, texts = {}, {}
       for i, value in ipairs(values) do
-        texts[i] = node.inline(node.from(value)):gsub(', ', ',')
+        texts[i] = node.inline(node.from(value))
+        if type(value) ~= 'string' then texts[i] = texts[i]:gsub(', ', ',') end
         shown[i] = type(value) == 'string' and value or texts[i]
       end
       if #texts == 0 then error(('sweep: vary.%s has no values'):format(key), 0) end
