@@ -67,6 +67,8 @@ describe('an op in Lua', function()
       assert_raises(function() loss:backward() end, 'mine backward: it returned nothing; expected a gradient for each input, false for one')
     end
     made(twice, function() return false end)(x):sum():backward()
+    local unsaved = made(twice, function(ctx, dy) return dy * ctx:saved() end)(x):sum()
+    assert_raises(function() unsaved:backward() end, 'mine backward: nothing was saved; its forward is to call ctx:save(tensors)')
     for _, a in ipairs { x, tycho.ones { 2 } } do
       assert_raises(function() made(function() end)(a) end, 'mine: its forward must return a tensor, got nil')
     end

@@ -109,6 +109,17 @@ describe('an op', function()
     refuses('stack: entry 2 of the list must be a tensor, got number', tycho.stack, { x, 1 })
   end)
 
+  it('takes functions, tensors and sizes where it needs them', function()
+    for name, fn in pairs { scope = tycho.scope, no_grad = tycho.no_grad, with_grad = require('tycho.autograd').with_grad } do
+      refuses(name .. ': expected a function, got nil', fn)
+      refuses(name .. ': expected a function, got string', fn, 'a')
+      assert.equal(3, fn(setmetatable({}, { __call = function(_, x) return x end }), 3))
+    end
+    refuses('keep: expected a tensor, got number', tycho.keep, 3)
+    refuses('rearrange: expected sizes by name, such as { v = 2 }, got number', counting({ 6, 2 }).rearrange, counting { 6, 2 },
+      '(a b) c -> a b c', 2)
+  end)
+
   it('says what it computes with', function()
     local x = tycho.tensor({ 1, 2 }, 'i64')
     refuses("add: the output must be float32, got int64 (2); convert it with :to('f32')", function() return x + 1 end)

@@ -10,6 +10,7 @@ local count = 0
 function M.enabled() return enabled end
 
 local function recording(on, fn, ...)
+  lib.check_callable(on and 'with_grad' or 'no_grad', fn)
   local was = enabled
   enabled = on
   local function finish(ok, ...)
@@ -52,7 +53,7 @@ end
 
 -- What save was given, unless one of them was changed in place since.
 function Context:saved()
-  local list = self.saved_list
+  local list = self.saved_list or lib.raise(self.op .. ' backward: nothing was saved; its forward is to call ctx:save(tensors)')
   for i = 1, 4 do
     if list[i] then unchanged(list[i], self.versions[i], self.op) end
   end

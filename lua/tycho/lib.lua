@@ -176,6 +176,13 @@ function M.raise(message)
   error(where and ('%s: %s'):format(where, message) or message, 0)
 end
 
+-- Raises for what cannot be called. op: whose argument it is.
+function M.check_callable(op, fn)
+  local meta = type(fn) ~= 'function' and getmetatable(fn)
+  if type(fn) == 'function' or type(meta) == 'table' and meta.__call then return end
+  M.raise(('%s: expected a function, got %s'):format(op, type(fn)))
+end
+
 M.traceback = debug.traceback -- the prompt sets its own
 
 -- Handler for xpcall where an error is passed on: remembers where it was first raised, because rethrowing loses that.

@@ -39,6 +39,7 @@ end
 -- tycho.keep. What backward from the returned tensors needs is the tape's, which frees it as it walks. Returns what fn returns. fn may not yield to a
 -- coroutine outside.
 function M.scope(fn, ...)
+  lib.check_callable('scope', fn)
   local level, first = storages.enter(), autograd.count()
   local kept, roots = {}, {}
   local function mark(value, depth)
@@ -67,6 +68,7 @@ end
 
 -- Lets a tensor outlive the scopes that it was made in.
 function M.keep(t)
+  if not tensor.is_tensor(t) then lib.raise('keep: expected a tensor, got ' .. type(t)) end
   t.storage.lasting = true
   return t
 end

@@ -56,6 +56,7 @@ local function parse(pattern, fail)
 end
 
 local function rearrange(x, pattern, sizes)
+  if sizes ~= nil and type(sizes) ~= 'table' then lib.raise('rearrange: expected sizes by name, such as { v = 2 }, got ' .. type(sizes)) end
   sizes = sizes or {}
   local function fail(message)
     local given = {}
