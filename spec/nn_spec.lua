@@ -55,6 +55,13 @@ describe('ResNet', function()
     says(failure(to.load_state_dict, to, { weight = from.weight, bias = { 1, 2 } }),
       "load_state_dict: expected tensors by name, but 'bias' is a table")
   end)
+  it('is of layers whose sizes are given', function()
+    for name, sizes in pairs { Linear = { 3 }, Conv2d = { 3, 4 }, SelfAttention = { 8 }, LayerNorm = {}, BatchNorm2d = {}, TransformerBlock = {} } do
+      local layer = name == 'TransformerBlock' and 'LayerNorm' or name
+      says(failure(tycho.nn[name], unpack(sizes)), layer .. ': ', ' must be a whole number, got nil')
+    end
+    says(failure(tycho.nn.Linear, 0, 3), 'Linear: inputs must be at least 1, got 0')
+  end)
   it('has each field once, also one that was something else before', function()
     local Layer = tycho.nn.Module.class()
     local layer = Layer()

@@ -3,11 +3,13 @@
 local Module = require 'tycho.nn.Module'
 local tensor = require 'tycho.tensor'
 local graph = require 'tycho.graph'
-local batch_norm = require('tycho.op').find 'batch_norm'
+local op = require 'tycho.op'
+local batch_norm = op.find 'batch_norm'
 
 local BatchNorm2d = Module.class()
 
 function BatchNorm2d:init(channels)
+  op.check_count('BatchNorm2d', channels, 'channels')
   self.weight = Module.parameter(tensor.ones { channels })
   self.bias = Module.parameter(tensor.zeros { channels })
   self.running_mean = tensor.zeros { channels }

@@ -1,11 +1,13 @@
 -- Normalises over the last dim of the given width; eps 1e-5.
 local Module = require 'tycho.nn.Module'
 local tensor = require 'tycho.tensor'
-local layer_norm = require('tycho.op').find 'layer_norm'
+local op = require 'tycho.op'
+local layer_norm = op.find 'layer_norm'
 
 local LayerNorm = Module.class()
 
 function LayerNorm:init(width)
+  op.check_count('LayerNorm', width, 'width')
   self.weight = Module.parameter(tensor.ones { width })
   self.bias = Module.parameter(tensor.zeros { width })
 end

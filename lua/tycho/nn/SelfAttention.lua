@@ -1,10 +1,13 @@
 -- Multi-head self-attention with one fused projection to queries, keys and values (GPT-2's names: c_attn, c_proj).
 local Module = require 'tycho.nn.Module'
+local op = require 'tycho.op'
 local Linear = require 'tycho.nn.Linear'
 
 local SelfAttention = Module.class()
 
 function SelfAttention:init(width, heads)
+  op.check_count('SelfAttention', width, 'width')
+  op.check_count('SelfAttention', heads, 'heads')
   if width % heads ~= 0 then error(('n_embd %d must be a multiple of n_head %d'):format(width, heads), 0) end
   self.c_attn = Linear(width, 3 * width)
   self.c_proj = Linear(width, width)
