@@ -146,7 +146,8 @@ static bool is_unfit(const descriptor &config, const plan *p) {
 }
 
 /* Fills in execution and workspace, from number p->engine of the engines that are fit and can be finished, those of the fallback list last, where some
- * may be there twice; leaves execution NULL where there are some, but fewer. device: a device's properties for a plan that is never run, NULL for the device in use. */
+ * may be there twice; leaves execution NULL where there are some, but fewer. device: a device's properties for a plan that is never run, NULL for the
+ * device in use. */
 static int make_plan(plan *p, const descriptor *device) {
   const conv_shape *s = &p->shape;
   auto &direction = directions[p->of];

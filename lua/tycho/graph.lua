@@ -48,13 +48,16 @@ local function map(value, words, visit)
     words[#words + 1] = ('%s %s %s'):format(value.device, value.dtype, tensor.shape_text(value))
     return visit(value)
   elseif type(value) == 'table' and not getmetatable(value) then
-    local names, out = {}, {}
-    for name in pairs(value) do names[#names + 1] = name end
-    local function word_of(name) return ('%s %q'):format(type(name), tostring(name)) end
-    table.sort(names, function(a, b) return word_of(a) < word_of(b) end)
+    local name_words, name_of, out = {}, {}, {}
+    for name in pairs(value) do
+      local word = ('%s %q'):format(type(name), tostring(name))
+      name_words[#name_words + 1], name_of[word] = word, name
+    end
+    table.sort(name_words)
     words[#words + 1] = '{'
-    for _, name in ipairs(names) do
-      words[#words + 1] = word_of(name)
+    for _, word in ipairs(name_words) do
+      local name = name_of[word]
+      words[#words + 1] = word
       out[name] = map(value[name], words, visit)
     end
     words[#words + 1] = '}'
@@ -183,19 +186,21 @@ local function record(fn, inputs, device)
   return graph
 end
 
+local function count_changes(storage, count)
+  storage.version, storage.writer = storage.version + count, 'a captured step'
+end
+
 -- given: the inputs, which the step sees as stands.
 local function launch(graph, given, stands)
   take_back()
   for _, fn in ipairs(graph.work) do fn() end
   lib.check(graph.library.ty_graph_launch(graph.handle), graph.library)
-  for storage, count in pairs(graph.changed) do
-    storage.version, storage.writer = storage.version + count, 'a captured step'
-  end
+  for storage, count in pairs(graph.changed) do count_changes(storage, count) end
   for k, stand in ipairs(stands) do
     local count = graph.changed[stand.storage]
     if count and given[k].device == stand.device then -- what came from another device was a copy before, too
       tensor.copy_into(given[k], stand)
-      given[k].storage.version, given[k].storage.writer = given[k].storage.version + count, 'a captured step'
+      count_changes(given[k].storage, count)
     end
   end
   for leaf, gradient in pairs(graph.gradients) do
@@ -221,12 +226,10 @@ function Step:reset()
 end
 
 function Step:__call(inputs)
-  local words, given, device = {}, {}, nil
+  local words, given, first, device = {}, {}, {}, nil -- first: tensor -> its first number among the inputs
   map(inputs, words, function(t)
-    for k, other in ipairs(given) do
-      if other == t then words[#words + 1] = 'as input ' .. k end
-    end
     given[#given + 1] = t
+    if first[t] then words[#words + 1] = 'as input ' .. first[t] else first[t] = #given end
     if t.device ~= 'cpu' then device = device or lib.devices[t.device] end
   end)
   if not device or lib.capturing then return self.fn(inputs) end
@@ -245,10 +248,7 @@ function Step:__call(inputs)
     storages.collect()
     storages.clear_cache() -- the graphs' memory will hold what the steps before had in the cache
     local stands, i = {}, 0
-    for k, t in ipairs(given) do stands[k] = stand_in(self, k, t, device) end
-    for k, t in ipairs(given) do
-      for j = 1, k - 1 do stands[k] = given[j] == t and stands[j] or stands[k] end
-    end
+    for k, t in ipairs(given) do stands[k] = stands[first[t]] or stand_in(self, k, t, device) end
     entry.graph = record(self.fn, map(inputs, {}, function() i = i + 1; return stands[i] end), device)
     entry.inputs = stands
   end

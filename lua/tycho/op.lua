@@ -91,12 +91,18 @@ local function fixed(name, record)
   end
 end
 
+-- The tensors of a list, an op's argument, in a list of their own.
+function M.check_list(op, list)
+  if type(list) ~= 'table' or is_tensor(list) or #list == 0 then lib.raise(op .. ': expected a list of tensors, such as {a, b}') end
+  local inputs = {}
+  for i = 1, #list do inputs[i] = check_argument(('entry %d of the list'):format(i), op, list[i]) end
+  return inputs
+end
+
 -- A function from a record whose first argument is a list of tensors.
 local function listed(name, record)
   return function(list, ...)
-    if type(list) ~= 'table' or is_tensor(list) or #list == 0 then lib.raise(name .. ': expected a list of tensors, such as {a, b}') end
-    local inputs, needs, grad = {}, {}, false
-    for i = 1, #list do inputs[i] = check_argument(('entry %d of the list'):format(i), name, list[i]) end
+    local inputs, needs, grad = M.check_list(name, list), {}, false
     autocast.unify(inputs)
     for i = 1, #list do
       needs[i] = flows(inputs[i]) and true or false

@@ -358,7 +358,7 @@ function Tensor:tolist()
 end
 
 -- Raises for a number that an integer dtype has not.
-local function check_number(op, dtype, value)
+local function check_element(op, dtype, value)
   if dtype.real then return end
   if type(value) == 'number' and value % 1 ~= 0 then raise(('%s: %s takes whole numbers, got %s'):format(op, dtype.name, tostring(value))) end
   if value < dtype.least or value > dtype.most then
@@ -378,7 +378,7 @@ local function fill_nested(pointer, value, shape, dim, offset, dtype)
     if type(value) ~= 'number' and not ffi.istype(int64, value) then
       raise(('tensor: expected numbers, got %s'):format(is_tensor(value) and 'a tensor; tycho.stack joins tensors' or type(value)))
     end
-    check_number('tensor', dtype, value)
+    check_element('tensor', dtype, value)
     pointer[offset] = value
     return offset + 1
   end
@@ -490,7 +490,7 @@ end
 function Tensor:fill_(value)
   M.touch(self, 'fill_')
   if type(value) ~= 'number' then raise(('fill_: expected a number, got %s'):format(type(value))) end
-  check_number('fill_', self.type, value)
+  check_element('fill_', self.type, value)
   lib.check(self.lib.ty_fill(self.c, value), self.lib)
   return self
 end

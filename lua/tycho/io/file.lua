@@ -51,14 +51,14 @@ local function try_to_map(file, size)
 end
 
 local function open(path)
-  local is_pipe = lfs.attributes(path, 'mode') == 'named pipe' -- opening one waits for a writer
-  local file, why = nil, nil
-  if not is_pipe then file, why = io.open(path, 'rb') end
-  if not file and not is_pipe then error('cannot read ' .. why, 0) end
-  local size = file and file:seek('end')
+  local function refuse() error(('cannot read %s: it is a folder or a pipe, not a file'):format(path), 0) end
+  if lfs.attributes(path, 'mode') == 'named pipe' then refuse() end -- opening it would wait for who writes to it
+  local file, why = io.open(path, 'rb')
+  if not file then error('cannot read ' .. why, 0) end
+  local size = file:seek('end')
   if not size or size >= 2^62 then
-    if file then file:close() end
-    error(('cannot read %s: it is a folder or a pipe, not a file'):format(path), 0)
+    file:close()
+    refuse()
   end
   local address
   if size > 0 then

@@ -6,11 +6,9 @@ local op = require 'tycho.op'
 return {
   list = true,
   compose = function(list, dim)
-    if type(list) ~= 'table' or tensor.is_tensor(list) or #list == 0 then lib.raise 'stack: expected a list of tensors, such as {a, b}' end
     dim = dim or 0
     local rows = {}
-    for i, x in ipairs(list) do
-      if not tensor.is_tensor(x) then lib.raise(('stack: entry %d of the list must be a tensor, got %s'):format(i, type(x))) end
+    for i, x in ipairs(op.check_list('stack', list)) do
       local shape = x.shape
       if dim < 0 then dim = dim + #shape + 1 end
       if dim < 0 or dim > #shape then lib.raise(('stack: dim %d is out of range 0..%d for %s'):format(dim, #shape, tensor.shape_text(x))) end

@@ -74,9 +74,9 @@ local function limits_of(options, key, share)
   local limits = options[key .. 'lim']
   if limits then return limits[1], limits[2] end
   local low, high = extent(options, key)
-  local margin = share * (high - low)
-  if high - low <= 1e-9 * math.max(math.abs(low), math.abs(high)) or high - low < 1e-300 then -- ticks between them would have the same digits
-    margin = math.max(math.abs(low), math.abs(high)) < 1e-300 and 0.5 or math.max(math.abs(low), math.abs(high)) * 0.1
+  local margin, largest = share * (high - low), math.max(math.abs(low), math.abs(high))
+  if high - low <= 1e-9 * largest or high - low < 1e-300 then -- ticks between them would have the same digits
+    margin = largest < 1e-300 and 0.5 or largest * 0.1
   end
   return low - margin, high + margin
 end

@@ -218,9 +218,13 @@ function M.run(options)
     if type(values) == 'table' then
       local shown, texts = {}, {}
       for i, value in ipairs(values) do
-        texts[i] = node.inline(node.from(value))
-        if type(value) ~= 'string' then texts[i] = texts[i]:gsub(', ', ',') end
-        shown[i] = type(value) == 'string' and value or texts[i]
+        local text = node.inline(node.from(value))
+        if type(value) == 'string' then
+          shown[i], texts[i] = value, text
+        else
+          texts[i] = text:gsub(', ', ',')
+          shown[i] = texts[i]
+        end
       end
       if #texts == 0 then error(('sweep: vary.%s has no values'):format(key), 0) end
       plan.axes[#plan.axes + 1] = { key = key, values = shown, texts = texts }

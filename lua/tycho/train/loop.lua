@@ -43,8 +43,9 @@ end
 -- Raises for a run without a training state that ended with one.
 local function expect_none(self)
   local is_read, ended = pcall(json.decode, file.read(self.run.path .. '/status.json') or '')
-  if is_read and ended.status ~= 'failed' and ended.iteration > 0 then
-    error(('%s is missing, the state in which the run ended after step %d; put it back, or start a new run'):format(self.path, ended.iteration), 0)
+  local iteration = is_read and type(ended) == 'table' and ended.status ~= 'failed' and tonumber(ended.iteration) or 0
+  if iteration > 0 then
+    error(('%s is missing, the state in which the run ended after step %d; put it back, or start a new run'):format(self.path, iteration), 0)
   end
 end
 
