@@ -153,6 +153,13 @@ local function slow_einsum(inputs, output, lists, sizes)
 end
 
 describe('einsum', function()
+  it('makes a tensor of its own also where it changes nothing', function()
+    local x = tycho.ones({ 2, 3 }):requires_grad_()
+    assert.is_false(tycho.einsum('ij->ij', x) == x)
+    tycho.einsum('ij->ij', x):sum():backward()
+    assert.same({ 2, 3 }, x.grad.shape)
+  end)
+
   local sizes = { a = 2, b = 3, c = 4, d = 2, e = 3 }
   it('is a sum over all letters that the result has not', function()
     local g = tycho.generator(4)

@@ -11,6 +11,7 @@ local files = require 'spec.files'
 local on_each_device = require 'spec.on_each_device'
 local says = require 'spec.says'
 local small_training = require 'spec.small_training'
+local tensor = require 'tycho.tensor'
 pcall(ffi.cdef, 'int kill(int pid, int signal); int getpid(void);')
 
 local folder = files.folder()
@@ -160,6 +161,31 @@ on_each_device('a captured step on', function(name)
       local x = there { 10 }
       assert.same({ 11, 11 }, { twice({ x = x, y = x }):item(), x:item() })
       assert.same({ 10 }, twice({ x = x, y = there { 10 } }):tolist())
+    end
+  end)
+
+  it('takes what has no bytes of its own, and leaves it as it was', function()
+    local nothing, sum = tycho.zeros({ 0, 2 }, 'f32', name), tycho.zeros({ 2 }, 'f32', name)
+    local mapped = tensor.borrow(sum.c, sum.type) -- as memory over a mapped file
+    local step = tycho.graph(function(inputs)
+      tycho.no_grad(mapped.add_, mapped, inputs.x)
+      return nothing, mapped
+    end)
+    for k = 1, 4 do
+      local empty, same = step { x = tycho.tensor({ 1, 2 }, 'f32', name) }
+      assert.equal(nothing, empty)
+      assert.equal(mapped, same)
+      assert.same({ k, 2 * k }, sum:tolist())
+    end
+  end)
+
+  it('keeps apart what has another memory order', function()
+    local x = tycho.generator(1):normal_tensor({ 37, 53 }):to(name)
+    local step = tycho.graph(function(inputs) return inputs.x:sum { 1 } end)
+    local turned = x:transpose(0, 1):contiguous():transpose(0, 1)
+    for _, input in ipairs { x, turned } do
+      local expected = input:sum({ 1 }):tolist()
+      for _ = 1, 3 do assert.same(expected, step({ x = input }):tolist()) end
     end
   end)
 

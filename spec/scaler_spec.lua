@@ -2,6 +2,7 @@
 local tycho = require 'tycho'
 local failure = require 'spec.failure'
 local on_each_device = require 'spec.on_each_device'
+local says = require 'spec.says'
 
 -- What Adam makes of one number under a list of gradients, in double.
 local function adam(w, gradients, o)
@@ -120,6 +121,13 @@ local function optimizers(name)
         end
         assert.same(train(false), train(true)) -- powers of two: not one bit is lost
       end
+    end)
+
+    it('tell a loss that was scaled before the scale moved', function()
+      local t = trainer()
+      local loss = t.scaler:scale((t.p * 2):sum())
+      t.scaler:update()
+      says(failure(loss.backward, loss), 'mul saved a tensor of shape () for backward that GradScaler:update then changed in place')
     end)
 
     it('skip a step with a gradient that is not finite, and halve the scale', function()

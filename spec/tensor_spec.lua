@@ -12,6 +12,51 @@ local function counting(shape)
 end
 local function refuses(text, fn, ...) says(failure(fn, ...), text) end
 
+describe('a tensor beside the inputs of an op', function()
+  local x = counting { 2, 3 }
+  local q = counting { 1, 2, 2, 4 }
+  local image = tycho.ones({ 2, 2, 2, 3 }, 'u8')
+  local w = tycho.ones { 3 }
+  local takers = {
+    mask = function(t) return q:attention(q, q, { mask = t }) end,
+    memory_k = function(t) return q:attention(q, q, { memory_k = t, memory_v = t }) end,
+    memory_v = function(t) return counting({ 1, 2, 6 }):self_attention(1, { memory_v = t }) end,
+    running_mean = function(t) return x:batch_norm(w, w, nil, { running_mean = t, training = true }) end,
+    running_var = function(t) return x:batch_norm(w, w, nil, { running_mean = w, running_var = t }) end,
+    index = function(t) return x:index_select(t) end,
+    target = function(t) return x:cross_entropy(t) end,
+    ['the gradient'] = function(t) return (tycho.ones({ 2 }):requires_grad_() * 2):backward(t) end,
+    ['normalize: index'] = function(t) return require('tycho.io.image').normalize(image, { 0, 0, 0 }, { 1, 1, 1 }, t) end,
+    ['a gradient'] = function(t)
+      local p = tycho.ones({ 2 }):requires_grad_()
+      p.grad = t
+      tycho.optim.SGD({ p }):step()
+    end,
+  }
+  for name, take in pairs(takers) do
+    it(('is refused where it is none or was freed: %s'):format(name), function()
+      says(failure(take, 'a'), name .. ' must be ', 'got string')
+      local freed
+      tycho.scope(function() freed = tycho.ones { 2 } end)
+      says(failure(take, freed), 'this tensor of shape (2) was freed when its scope ended; return it from the scope, or say tycho.keep(x) there')
+    end)
+  end
+
+  it('is refused as a list that looks like a mask', function()
+    says(failure(takers.mask, { { 1, 0 }, { 1, 1 } }), 'attention: mask must be a tensor, got table')
+  end)
+
+  it('is marked as changed where the op changes it', function()
+    local mean = tycho.ones({ 3 }):requires_grad_()
+    local before = tycho.no_grad(function() return mean * 1 end)
+    local loss = (tycho.ones({ 3 }):requires_grad_() * before):sum()
+    x:batch_norm(w, w, nil, { running_mean = before, training = true })
+    refuses('mul saved a tensor of shape (3) for backward that batch_norm then changed in place', loss.backward, loss)
+    refuses('batch_norm: in-place change of a tensor that is part of a gradient', x.batch_norm, x, w, w, nil, { running_mean = mean,
+      training = true })
+  end)
+end)
+
 describe('a view', function()
   it('keeps the sizes that expand is not told', function()
     local x = tycho.tensor { { 1 }, { 2 } }

@@ -92,8 +92,9 @@ M.on_deposit = false -- graph.lua's: told of each leaf that a gradient arrives a
 local function deposit(leaf, g)
   if M.on_deposit then M.on_deposit(leaf) end
   if leaf.grad then
+    tensor.alive(leaf.grad, 'backward')
     lib.check(leaf.lib.ty_add(leaf.grad.c, leaf.grad.c, g.c), leaf.lib)
-    leaf.grad.storage.version = leaf.grad.storage.version + 1
+    leaf.grad.storage.version, leaf.grad.storage.writer = leaf.grad.storage.version + 1, 'backward'
     unpin(g)
     return
   end
@@ -239,7 +240,9 @@ function Tensor:backward(gradient)
       lib.raise(('backward: expected a scalar loss, got shape %s; pass the gradient of this tensor'):format(tensor.shape_text(self)))
     end
     gradient = tensor.full(self.shape, 1, self.dtype, self.device)
-  elseif not tensor.same_shape(gradient, self) then
+  elseif not tensor.is_tensor(gradient) then
+    lib.raise(('backward: the gradient must be a tensor of shape %s, got %s'):format(tensor.shape_text(self), type(gradient)))
+  elseif not tensor.same_shape(tensor.alive(gradient, 'backward'), self) then
     lib.raise(('backward: the gradient must have shape %s, got %s'):format(tensor.shape_text(self), tensor.shape_text(gradient)))
   end
   gradient = gradient:to(self.dtype)

@@ -11,8 +11,9 @@
 --   end)
 --   for ... do optimizer.lr = ...; local loss = step { x = x, y = y } end
 --
--- inputs: a table of tensors, numbers, strings, booleans and such tables. Shapes and dtypes of the tensors and the other values are the signature;
--- tensors on the CPU arrive in fn on the device of the others.
+-- inputs: a table of tensors, numbers, strings, booleans and such tables. Shapes, dtypes and memory orders of the tensors and the other values are
+-- the signature; tensors on the CPU arrive in fn on the device of the others, and from the second call on those with gaps without them (so a sum
+-- over one may round otherwise).
 -- What it returns (tensors, also inside one level of tables) and the gradients that it leaves in .grad are true until the next launch of any graph.
 -- A graph has the addresses and numbers of its capture: tensors that fn reads besides its inputs must stay where they are, numbers and functions
 -- that it takes from elsewhere must be named in depends, or step:reset() must be called when they change. In a captured step nothing can wait for the
@@ -41,11 +42,18 @@ end
 
 -- ---- signatures ----
 
+-- What decides how an op goes through a constant: where it is, its dtype and shape, and the order of its memory. What has gaps becomes row-major.
+local function form_text(t)
+  local order = {}
+  for i = 1, tensor.is_packed(t.c) and t.ndim or 0 do order[i] = t:size(i - 1) > 1 and t:stride(i - 1) or 1 end
+  return ('%s %s %s %s'):format(t.device, t.dtype, tensor.shape_text(t), table.concat(order, ' '))
+end
+
 -- A copy of value with visit(tensor) in the place of each tensor; words, a list, takes what describes value.
 local function map(value, words, visit)
   if tensor.is_tensor(value) then
     if value.node or value.requires_grad then lib.raise('graph: inputs are constants, one is part of a gradient; detach it') end
-    words[#words + 1] = ('%s %s %s'):format(value.device, value.dtype, tensor.shape_text(value))
+    words[#words + 1] = form_text(value)
     return visit(value)
   elseif type(value) == 'table' and not getmetatable(value) then
     local name_words, name_of, out = {}, {}, {}
@@ -137,15 +145,9 @@ end
 
 local function pack(...) return { n = select('#', ...), ... } end
 
-local function versions_now()
-  local out = {}
-  for _, entry in ipairs(storages.list()) do out[entry.storage] = entry.storage.version end
-  return out
-end
-
 -- Records fn(inputs) on device: the graph, what the host does before each launch, the results, gradients and the storages that it changes.
 local function record(fn, inputs, device)
-  local before, gradients, work = versions_now(), {}, {}
+  local before, gradients, work = storages.versions(), {}, {}
   lib.check(device.float.ty_capture_begin(), device.float)
   lib.capturing, host_work = device, work
   backward.on_deposit = function(leaf)
@@ -213,7 +215,7 @@ end
 
 -- The tensor that stands for input number i in captured steps; one for all signatures in which it has this form.
 local function stand_in(self, i, t, device)
-  local key = ('%d %s %s'):format(i, t.dtype, tensor.shape_text(t))
+  local key = i .. ' ' .. form_text(t)
   self.inputs[key] = self.inputs[key] or scopes.keep(tensor.empty_like(t, nil, device.name))
   return self.inputs[key]
 end

@@ -22,13 +22,22 @@ local M = {}
 local is_tensor, alive, flows, unchanged = tensor.is_tensor, tensor.alive, autograd.flows, autograd.unchanged
 local Context = autograd.Context
 
-local function check_argument(name, op, x)
+-- x, which must be a tensor whose memory is there, or nil where name ends in '?'. A forward's tensors beyond inputs are checked by it, too.
+local function check_tensor(op, x, name)
   local optional = name:sub(-1) == '?'
   if x == nil and optional then return nil end
   if not is_tensor(x) then
     lib.raise(('%s: %s must be a tensor, got %s'):format(op, optional and name:sub(1, -2) or name, type(x)))
   end
   return alive(x, op)
+end
+M.check_tensor = check_tensor
+
+-- Row numbers, an int64 tensor or a Lua list of them, as a tensor.
+function M.check_index(op, index, name, device)
+  if is_tensor(index) then return alive(index, op) end
+  if type(index) ~= 'table' then lib.raise(('%s: %s must be an i64 tensor or a list of row numbers, got %s'):format(op, name, type(index))) end
+  return tensor.tensor(index, 'i64', device)
 end
 
 local function new_context(name, grad, needs)
@@ -55,12 +64,12 @@ local function fixed(name, record)
   local forward, backward = record.forward, record.backward
   local n1, n2, n3, n4, n5, n6 = unpack(inputs)
   return function(a, b, c, d, e, f, g, h)
-    if n >= 1 then a = check_argument(n1, name, a) end
-    if n >= 2 then b = check_argument(n2, name, b) end
-    if n >= 3 then c = check_argument(n3, name, c) end
-    if n >= 4 then d = check_argument(n4, name, d) end
-    if n >= 5 then e = check_argument(n5, name, e) end
-    if n >= 6 then f = check_argument(n6, name, f) end
+    if n >= 1 then a = check_tensor(name, a, n1) end
+    if n >= 2 then b = check_tensor(name, b, n2) end
+    if n >= 3 then c = check_tensor(name, c, n3) end
+    if n >= 4 then d = check_tensor(name, d, n4) end
+    if n >= 5 then e = check_tensor(name, e, n5) end
+    if n >= 6 then f = check_tensor(name, f, n6) end
     local grad = false
     if backward and autograd.enabled() then
       grad = flows(a) or (n >= 2 and flows(b)) or (n >= 3 and flows(c)) or (n >= 4 and flows(d)) or (n >= 5 and flows(e))
@@ -95,7 +104,7 @@ end
 function M.check_list(op, list)
   if type(list) ~= 'table' or is_tensor(list) or #list == 0 then lib.raise(op .. ': expected a list of tensors, such as {a, b}') end
   local inputs = {}
-  for i = 1, #list do inputs[i] = check_argument(('entry %d of the list'):format(i), op, list[i]) end
+  for i = 1, #list do inputs[i] = check_tensor(op, list[i], ('entry %d of the list'):format(i)) end
   return inputs
 end
 
@@ -150,7 +159,7 @@ local function unary(name)
     return dx
   end
   return function(x)
-    x = check_argument('x', name, x)
+    x = check_tensor(name, x, 'x')
     local y = tensor.empty_like(x)
     lib.check(y.lib[symbol](y.c, x.c), y.lib)
     if autograd.enabled() and flows(x) then autograd.record(y, rule, { reads_x and x, x.storage.version, reads_y and y, y.storage.version }, x) end
@@ -237,7 +246,7 @@ local function binary(name)
     elseif type(b) == 'number' and is_tensor(a) then
       dtype, b = a.dtype, tensor.scalar_like(a, b)
     end
-    a, b = check_argument('a', name, a), check_argument('b', name, b)
+    a, b = check_tensor(name, a, 'a'), check_tensor(name, b, 'b')
     if not dtype then
       dtype = a.type == b.type and a.dtype or autocast.widest(a.type, b.type)
       if not dtype then

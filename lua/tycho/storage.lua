@@ -162,6 +162,16 @@ function M.list()
   return list
 end
 
+-- storage -> version of all live storages, adopted memory too.
+function M.versions()
+  local versions = {}
+  for slot = 1, slot_count do
+    local s = blocks[slot] and registry[slot]
+    if s then versions[s] = s.version end
+  end
+  return versions
+end
+
 -- The device of a live storage.
 function M.home(s) return homes[s.slot] end
 

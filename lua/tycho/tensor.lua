@@ -258,7 +258,8 @@ end
 -- Memory of a tensor that a scope or backward has freed must not be read: every path to it passes here.
 function M.alive(t, op)
   if not t.storage.block then
-    raise(('%s: this tensor of shape %s was freed when its scope ended; return it from the scope, or clone it'):format(op, M.shape_text(t)))
+    raise(('%s: this tensor of shape %s was freed when its scope ended; return it from the scope, or say tycho.keep(x) there'):format(op,
+      M.shape_text(t)))
   end
   return t
 end

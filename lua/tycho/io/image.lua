@@ -4,6 +4,7 @@ local ffi = require 'ffi'
 local autocast = require 'tycho.autocast'
 local lib = require 'tycho.lib'
 local loader = require 'tycho.data.loader'
+local op = require 'tycho.op'
 local tensor = require 'tycho.tensor'
 
 local M = {}
@@ -47,6 +48,7 @@ function M.load(path, height, width)
 end
 
 function M.resize(x, height, width)
+  op.check_tensor('resize', x, 'x')
   local y = tensor.empty({ height, width, 3 }, 'u8')
   lib.check(lib.cpu.ty_resize(y.c, x.c))
   return y
@@ -55,6 +57,8 @@ end
 -- (x / 255 - mean) / std per channel as an image (m,3,H,W), in float32, or in 16 bit under tycho.autocast, as the convolution that reads it makes it.
 -- x: u8 (n,H,W,3); mean, std: lists of 3; index: int64 (m) picks and orders rows of x, nil for all.
 function M.normalize(x, mean, std, index)
+  op.check_tensor('normalize', x, 'x')
+  op.check_tensor('normalize', index, 'index?')
   local y = tensor.empty_image({ index and index:numel() or x:size(0), 3, x:size(1), x:size(2) }, autocast.dtype() or 'f32', x.device)
   lib.check(y.lib.ty_normalize_images(y.c, x.c, index and index.c, ffi.new('double[3]', mean), ffi.new('double[3]', std)), y.lib)
   return y
@@ -65,6 +69,7 @@ function M.read_ahead(x, index) lib.check(lib.cpu.ty_read_ahead(x.c, index.c)) e
 
 -- Writes path whole or not at all; its ending says whether as PNG or JPEG. quality 1 to 100, default 95; chroma is subsampled up to 90.
 function M.save(path, x, quality)
+  op.check_tensor('image.save', x, 'x')
   local ending = path:lower():match('%.(%w+)$')
   if ending == 'png' then
     check_file(lib.cpu.ty_write_png(path, x.c))

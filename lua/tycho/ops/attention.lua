@@ -4,6 +4,7 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local attention_options = require 'tycho.attention_options'
 local check_options = require 'tycho.options'
 
 local known = { mask = true, scale = true, memory_k = true, memory_v = true }
@@ -23,9 +24,7 @@ return {
       lib.raise(('attention: q and k must be (B, H, T, D), got %s and %s'):format(tensor.shape_text(q), tensor.shape_text(k)))
     end
     q, k, v = unit_rows(q), unit_rows(k), unit_rows(v)
-    local memory_k, memory_v, mask = options.memory_k, options.memory_v, options.mask
-    memory_k, memory_v = memory_k and memory_k:to(q.dtype), memory_v and memory_v:to(q.dtype)
-    if memory_k and ctx.grad then lib.raise('attention: memory is for frozen models; run inside tycho.no_grad') end
+    local mask, memory_k, memory_v = attention_options(ctx, options, q.dtype)
     local B, H, T, D = unpack(q.shape)
     local scale = options.scale or 1 / math.sqrt(D)
     local columns = k:size(2) + (memory_k and memory_k:size(1) or 0)

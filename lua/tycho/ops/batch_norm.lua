@@ -30,7 +30,8 @@ return {
     x, weight, bias = arranged(x), tensor.dense(weight), tensor.dense(bias)
     residual = residual and arranged(residual:to(x.dtype))
     local library, relu, pool = x.lib, options.relu and 1 or 0, options.pool
-    local running_mean, running_var = options.running_mean, options.running_var
+    local running_mean = op.check_tensor('batch_norm', options.running_mean, 'running_mean?')
+    local running_var = op.check_tensor('batch_norm', options.running_var, 'running_var?')
     local function vector() return ctx:own(tensor.empty({ x:size(1) }, weight.dtype, x.device)) end
     local mean, rstd = running_mean, vector()
     check_shape('weight', weight, rstd)
@@ -46,6 +47,8 @@ return {
     end
     if options.training then
       mean = vector()
+      if running_mean then tensor.touch(running_mean, 'batch_norm') end
+      if running_var then tensor.touch(running_var, 'batch_norm') end
       lib.check(library.ty_batch_norm_statistics(mean.c, rstd.c, running_mean and running_mean.c, running_var and running_var.c, x.c,
         momentum, eps), library)
     else

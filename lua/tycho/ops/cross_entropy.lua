@@ -7,7 +7,7 @@ return {
   inputs = { 'x' },
   forward = function(ctx, x, target)
     op.check_real('cross_entropy', x)
-    if not tensor.is_tensor(target) then target = tensor.tensor(target, 'i64', x.device) end
+    target = op.check_index('cross_entropy', target, 'target', x.device)
     x = tensor.dense(x)
     local loss, p = tensor.empty({}, x.dtype, x.device), ctx:own(tensor.empty(x.shape, x.dtype, x.device))
     lib.check(loss.lib.ty_cross_entropy(loss.c, p.c, x.c, target.c), loss.lib)

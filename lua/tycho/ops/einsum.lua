@@ -192,6 +192,7 @@ local function einsum(pattern, ...)
     spellings[i], dots = spelled(letters, own), math.max(dots, own)
   end
   local sizes, output = sizes_of(operands, spellings, fail), spelled(plan.output, dots)
+  local operand = operands[1]
   for i, x in ipairs(operands) do operands[i], spellings[i] = plain(x, spellings[i], sizes) end
   local y, letters
   for i, x in ipairs(operands) do
@@ -206,7 +207,8 @@ local function einsum(pattern, ...)
     if y then y, letters = contract(y, letters, own, own_letters, wanted, sizes) else y, letters = own, own_letters end
     y, letters = reduced(y, letters, wanted)
   end
-  return ordered(y, letters, output)
+  y = ordered(y, letters, output)
+  return y == operand and y:expand(y.shape) or y -- 'ij->ij', too, makes a tensor of its own
 end
 
 return {

@@ -1,11 +1,12 @@
 -- index_select(x, index): rows x[index[i]] along dim 0. index: int64 tensor or Lua list of row numbers, counted from 0.
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
+local op = require 'tycho.op'
 
 return {
   inputs = { 'x' },
   forward = function(ctx, x, index)
-    if not tensor.is_tensor(index) then index = tensor.tensor(index, 'i64', x.device) end
+    index = op.check_index('index_select', index, 'index', x.device)
     local shape = x.shape
     if #shape == 0 then lib.raise('index_select: a scalar has no rows') end
     shape[1] = index:numel()

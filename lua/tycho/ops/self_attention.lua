@@ -3,6 +3,7 @@
 local tensor = require 'tycho.tensor'
 local lib = require 'tycho.lib'
 local op = require 'tycho.op'
+local attention_options = require 'tycho.attention_options'
 local check_options = require 'tycho.options'
 
 local known = { mask = true, memory_k = true, memory_v = true }
@@ -21,16 +22,15 @@ return {
     if qkv.ndim ~= 3 or qkv:size(2) % (3 * heads) ~= 0 then
       lib.raise(('self_attention: expected qkv (B, T, 3 E) with E a multiple of %d heads, got %s'):format(heads, tensor.shape_text(qkv)))
     end
-    if options.memory_k and ctx.grad then lib.raise('self_attention: memory is for frozen models; run inside tycho.no_grad') end
+    local mask, memory_k, memory_v = attention_options(ctx, options, qkv.dtype)
     qkv = tensor.dense(qkv)
     local B, T, width = qkv:size(0), qkv:size(1), qkv:size(2) / 3
     local q, k, v = heads_of(qkv, 0, width, heads), heads_of(qkv, 1, width, heads), heads_of(qkv, 2, width, heads)
-    local columns = T + (options.memory_k and options.memory_k:size(1) or 0)
+    local columns = T + (memory_k and memory_k:size(1) or 0)
     local y, p = tensor.empty({ B, T, width }, qkv.dtype, qkv.device), ctx:own(tensor.empty({ B, heads, T, columns }, qkv.dtype, qkv.device))
     local scale = 1 / math.sqrt(width / heads)
-    local mask, mk, mv = options.mask, options.memory_k, options.memory_v
-    mk, mv = mk and mk:to(qkv.dtype), mv and mv:to(qkv.dtype)
-    lib.check(y.lib.ty_attention(y:reshape_heads(heads).c, p.c, q.c, k.c, v.c, mask and mask.c, mk and mk.c, mv and mv.c, scale), y.lib)
+    lib.check(y.lib.ty_attention(y:reshape_heads(heads).c, p.c, q.c, k.c, v.c, mask and mask.c, memory_k and memory_k.c,
+      memory_v and memory_v.c, scale), y.lib)
     ctx:save(qkv)
     ctx.p, ctx.heads, ctx.scale = p, heads, scale
     return y, { k = k, v = v }

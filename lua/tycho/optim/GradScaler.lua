@@ -22,6 +22,7 @@ end
 -- Ends a step of training: the scale follows from what all optimisers found since the last call.
 function GradScaler:update()
   local library = self.factor.lib
+  tensor.touch(self.factor, 'GradScaler:update')
   lib.check(library.ty_update_scale(self.factor.c, self.counts.c, self.overflow.c, self.growth_factor, self.backoff_factor,
     self.growth_interval), library)
   self.overflow:zero_()

@@ -4,6 +4,7 @@ local ffi = require 'ffi'
 local graph = require 'tycho.graph'
 local check_options = require 'tycho.options'
 local lib = require 'tycho.lib'
+local op = require 'tycho.op'
 local tensor = require 'tycho.tensor'
 
 local Optimizer = {}
@@ -74,6 +75,10 @@ local function with_gradients(self)
       if not state then
         state = new_state(self, p)
         self.state[i] = state
+      end
+      op.check_tensor('optimiser', p.grad, 'a gradient')
+      if not tensor.same_shape(tensor.alive(p, 'optimiser'), p.grad) then
+        lib.raise(('optimiser: a gradient has shape %s, its parameter %s'):format(tensor.shape_text(p.grad), tensor.shape_text(p)))
       end
       local entry = list[count]
       entry.w, entry.g, entry.number = p.c, p.grad.c, i - 1
