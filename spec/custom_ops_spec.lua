@@ -118,6 +118,12 @@ describe('an op in Lua', function()
 
   it('says what is wrong with a record, and with the memory order of a tensor', function()
     assert_raises(function() op.new { inputs = { 'x' } } end, 'op.new: expected a record')
+    local record = record_of()
+    record.inputs = { 'a', 'b', 'c', 'd', 'e', 'f', 'g' }
+    assert_raises(function() op.new(record) end, 'op.new: softsign has 7 inputs; 6 tensors are the most, a list of them (list = true) has no limit')
+    local x = tycho.ones({ 2 }):requires_grad_()
+    local saving = op.new { inputs = { 'x' }, backward = function() end, forward = function(ctx) ctx:save(x, x, x, x, x) end, name = 'saving' }
+    assert_raises(function() saving(x) end, 'saving: ctx:save takes four tensors at most')
     assert_raises(function() tycho.gradcheck { inputs = { 'x' }, forward = function() end } end, 'has no sample')
     assert_raises(function() tycho.ones({ 2, 3 }):transpose(0, 1):data() end, 'data: the elements of this (3, 2) tensor', 'x:contiguous()')
     assert_raises(function() op.new(record_of())('text') end, 'softsign: x must be a tensor, got string')

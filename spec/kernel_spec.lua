@@ -345,6 +345,12 @@ describe('a kernel that is wrong', function()
     assert.truthy(out:find("script.lua:3: kernel faulty: undefined reference to `absent'\nalive", 1, true), out)
   end)
 
+  it('calls itself where it has the name of a function of libc', function()
+    local code = "local tycho = require 'tycho'\nprint(tycho.kernel { c = 'void write(real *y, const real *x, int64_t n)"
+      .. " { y[0] = 2 * x[0]; }' } (tycho.full({ 1 }, 21)):item())"
+    assert.equal('42\n', process(code))
+  end)
+
   it('is told what stands where in its signature', function()
     assert_raises(function() tycho.kernel { cuda = 'int x;' } end, 'kernel: the text defines no function')
     assert_raises(function() tycho.kernel {} end, 'kernel: expected cuda = [[...]]')
@@ -359,6 +365,17 @@ describe('a kernel that is wrong', function()
     assert_raises(with_rule 'void b(real *dx, const real *dz) {}', "kernel b: 'dz' is neither dy nor an input or output of f")
     assert_raises(with_rule 'void b(real *dz, const real *dy) {}', "kernel b: its output 'dz' is no gradient")
     assert_raises(with_rule 'void b(real *dx, const real *dy, int k) {}', "kernel b: 'k' is no number of f")
+    local function with(field, names)
+      return function() tycho.kernel { c = 'void f(real *y, const real *x) {}', [field] = names, backward = function() end } end
+    end
+    assert_raises(with('zeroed', { 'x' }), "kernel f: zeroed names 'x'; expected some of: y")
+    assert_raises(with('save', { 'x', 'z' }), "kernel f: save names 'z'; expected some of: x, y")
+    assert_raises(with('save', { 'x', 'y', 'x', 'y', 'x' }), 'kernel f: save names 5 tensors; 4 can be saved')
+    assert_raises(function() tycho.kernel { c = 'void f(real *y, real *x) {}' } end, 'kernel f: it reads no tensor (a pointer with const)')
+    for _, name in ipairs { 'y', 'n', 'i', 'first', 'x_all', 'x', 'a b' } do
+      assert_raises(function() tycho.kernel { name = 't', inputs = { 'x' }, numbers = { name }, y = 'x' } end, ("kernel t: '%s' cannot be the name of "
+        ):format(name))
+    end
   end)
 
   it('is told what is wrong with its arguments', function()
@@ -367,6 +384,7 @@ describe('a kernel that is wrong', function()
     assert_raises(function() softmax(tycho.ones { 2 }) end, 'kernel row_softmax: width must be a whole number, got nil')
     assert_raises(function() softmax(tycho.ones { 2 }, 1.5) end, 'kernel row_softmax: width must be a whole number, got 1.5')
     assert_raises(function() softmax(tycho.ones({ 2 }, 'i64'), 2) end, 'kernel row_softmax: x must be f32 or f64, got i64')
+    assert_raises(function() softmax(tycho.ones({ 2 }, 'f16'), 2) end, 'kernel row_softmax: x must be f32 or f64, got f16')
     local soft = tycho.kernel(soft_record())
     assert_raises(function() soft(tycho.ones { 2 }, tycho.ones({ 2 }, 'f64'), 1) end, 'w must be f32, got f64')
     local only = tycho.kernel { cuda = '__global__ void only_there(real *y, const real *x, int64_t n) {}' }

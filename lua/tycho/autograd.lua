@@ -45,8 +45,9 @@ local function unchanged(t, version, op)
 end
 M.unchanged = unchanged
 
--- Remembers tensors for backward, with their versions.
-function Context:save(a, b, c, d)
+-- Remembers up to four tensors for backward, with their versions.
+function Context:save(a, b, c, d, more)
+  if more ~= nil then lib.raise(self.op .. ': ctx:save takes four tensors at most') end
   self.saved_list = { a, b, c, d }
   self.versions = { a and a.storage.version, b and b.storage.version, c and c.storage.version, d and d.storage.version }
 end

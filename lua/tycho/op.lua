@@ -4,8 +4,9 @@
 --              backward = function(ctx, dy) return dx, dw end, sample = function(g) return x, w, options... end }
 --   inputs    names of the tensor arguments, which come first; a name that ends in '?' may be nil. list = true: the first
 --             argument is a Lua list of tensors (cat)
---   forward   runs without recording; ctx:save(...) for backward, ctx:own(t) for private buffers, ctx.grad: is a gradient wanted.
---             ctx.needs[i]: does input i want one. ctx.adds = true: backward adds ctx.more [opt] to dy by itself
+--   forward   not differentiated, whatever ops it calls: the history of what it returns is backward. ctx:save(...) for backward, ctx:own(t) for
+--             private buffers, ctx.grad: is a gradient wanted. ctx.needs[i]: does input i want one. ctx.adds = true: backward adds ctx.more [opt] to
+--             dy by itself
 --   backward  one gradient per input, nil or false where none is needed or defined (not nil for all), with list = true a list of them; absent: the
 --             op is not differentiable
 --   sample    valid random arguments from a generator (f64), for the gradient check; skip = 'why' where there is none
@@ -273,6 +274,9 @@ function M.new(record)
     lib.raise('op.new: expected a record {name =, inputs = {names of the tensors}, forward = function(ctx, ...), backward = function(ctx, dy)}')
   end
   local name = record.name or 'custom op'
+  if record.forward and not record.list and #record.inputs > 6 then
+    lib.raise(('op.new: %s has %d inputs; 6 tensors are the most, a list of them (list = true) has no limit'):format(name, #record.inputs))
+  end
   return autocast.wrap(name, record, record.compose or (record.list and listed or fixed)(name, record))
 end
 

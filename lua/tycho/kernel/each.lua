@@ -1,4 +1,5 @@
 -- Elementwise kernels from expressions: the texts that one would write by hand, CUDA C with 16-byte accesses where memory allows and a loop in C.
+local lib = require 'tycho.lib'
 local signature = require 'tycho.kernel.signature'
 
 local M = {}
@@ -45,6 +46,24 @@ local function each(names, pattern, between)
   local parts = {}
   for i, name in ipairs(names) do parts[i] = (pattern:gsub('NAME', name)) end
   return table.concat(parts, between or ' ')
+end
+
+-- Words that the texts have a meaning for.
+local taken = { y = true, dy = true, n = true, i = true, j = true, first = true, whole = true, several = true, real = true }
+
+-- Raises for names that would be two things in a text, or none.
+function M.check_names(kernel, inputs, numbers)
+  local seen = {}
+  for _, list in ipairs { inputs, numbers } do
+    for _, name in ipairs(list) do
+      local is_name = type(name) == 'string' and name:match '^[%a_][%w_]*$' and not name:match '_all$' and not name:match '_vector$'
+      if not is_name or taken[name] or seen[name] then
+        lib.raise(("kernel %s: '%s' cannot be the name of %s; choose another"):format(kernel, tostring(name),
+          seen[name] and 'two parameters' or 'an input or a number'))
+      end
+      seen[name] = true
+    end
+  end
 end
 
 -- {cuda =, c =} of a kernel that computes results, a list of {name, expression}, from real inputs and numbers, lists of names.

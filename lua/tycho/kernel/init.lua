@@ -49,6 +49,7 @@ local function written_out(record)
   if type(record.name) ~= 'string' or type(inputs) ~= 'table' then
     lib.raise("kernel: an expression y wants name = 'NAME' and inputs = {'x'}, names of its tensors")
   end
+  each.check_names(record.name, inputs, numbers)
   for _, name in ipairs(inputs) do
     local expression = record['d' .. name]
     if expression then gradients[#gradients + 1] = { 'd' .. name, expression } end
@@ -73,7 +74,7 @@ local function check_dtypes(name, parameters, values)
     local wanted = signature.types[p.type].dtype
     if wanted == 'real' then
       real = real or t.type
-      wanted = real.real and real.name or 'f32 or f64'
+      wanted = real.real and not real.short and real.name or 'f32 or f64'
     end
     if t.dtype ~= wanted then
       lib.raise(('kernel %s: %s must be %s, got %s; convert it with :to(dtype)'):format(name, p.name, wanted, t.dtype))
@@ -154,6 +155,27 @@ local function forward_of(body, record, saves)
   end
 end
 
+-- Raises unless each of names, a record's field [opt], is a name in lists of parameters.
+local function check_known(kernel, field, names, ...)
+  local known, all = {}, {}
+  for _, list in ipairs { ... } do
+    for _, p in ipairs(list) do known[p.name], all[#all + 1] = true, p.name end
+  end
+  for _, name in ipairs(names or {}) do
+    if not known[name] then
+      lib.raise(("kernel %s: %s names '%s'; expected some of: %s"):format(kernel, field, tostring(name), table.concat(all, ', ')))
+    end
+  end
+end
+
+-- Raises what is wrong with the fields of a record, or of its backward, that speak of the parameters.
+local function check_fields(body, record)
+  local s = body.signature
+  check_known(body.name, 'zeroed', record.zeroed, s.outputs)
+  check_known(body.name, 'save', record.save, s.inputs, s.outputs)
+  if #(record.save or {}) > 4 then lib.raise(('kernel %s: save names %d tensors; 4 can be saved'):format(body.name, #record.save)) end
+end
+
 -- The rule that runs body on what was saved: names in saves.
 local function rule_of(body, forward, record, saves)
   local s, zeroed = body.signature, set_of(record.zeroed or {})
@@ -221,14 +243,20 @@ return function(record)
   check_options('kernel', record, fields)
   local caller = signature.caller()
   local forward = bodies.new(record, caller)
+  check_fields(forward, record)
   local backward, saves, back_body = record.backward, record.save, nil
   if type(backward) == 'table' then
     check_options('kernel', backward, fields)
     back_body = bodies.new(backward, caller)
+    check_fields(back_body, backward)
     saves = saved_by(back_body, forward)
     backward = rule_of(back_body, forward, backward, saves)
   end
   local inputs = names_of(forward.signature.inputs)
+  if #inputs == 0 and not record.shape then
+    lib.raise(('kernel %s: it reads no tensor (a pointer with const), so that its output has no shape; give shape = function(v) ... end'):format(
+      forward.name))
+  end
   if #inputs > 6 or #inputs + #forward.signature.numbers > 8 then
     lib.raise(('kernel %s: an op takes at most 6 tensors, and 8 arguments in all'):format(forward.name))
   end
