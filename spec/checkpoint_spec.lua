@@ -79,6 +79,12 @@ describe('checkpoints', function()
       assert.is_true(pt.load(path 'b.pt'):get('weight'):is_contiguous())
       assert.same(x:tolist(), pt.load(path 'b.pt'):get('weight'):tolist())
     end)
+    it('of a training with other parts are refused', function()
+      local parts = { modules = { model = net(), probe = net() }, optimizers = {}, state = { step = 1 } }
+      checkpoint.save(path 'a.safetensors', parts)
+      parts.modules.probe = nil
+      says(failure(checkpoint.load, path 'a.safetensors', parts), "is of another training: nothing here takes the tensors of its 'probe'")
+    end)
     it('say what is wrong with the file', function()
       pt.save(path 'a.pt', pt.dict { { 'epoch', 3 } })
       local message = failure(checkpoint.load_weights, path 'a.pt', net())

@@ -124,6 +124,8 @@ describe('an op in Lua', function()
     local x = tycho.ones({ 2 }):requires_grad_()
     local saving = op.new { inputs = { 'x' }, backward = function() end, forward = function(ctx) ctx:save(x, x, x, x, x) end, name = 'saving' }
     assert_raises(function() saving(x) end, 'saving: ctx:save takes four tensors at most')
+    assert_raises(function() tycho.gradcheck(op.find 'mul', {}, { tolerence = 1 }) end, "unknown option 'tolerence'; did you mean 'tolerance'?")
+    tycho.gradcheck(function(rows) return rows:index_select { 1 } end, { tycho.ones({ 2, 2 }, 'f64'), tycho.ones({ 2 }) }) -- rows are tensors, too
     assert_raises(function() tycho.gradcheck { inputs = { 'x' }, forward = function() end } end, 'has no sample')
     assert_raises(function() tycho.ones({ 2, 3 }):transpose(0, 1):data() end, 'data: the elements of this (3, 2) tensor', 'x:contiguous()')
     assert_raises(function() op.new(record_of())('text') end, 'softsign: x must be a tensor, got string')

@@ -373,8 +373,8 @@ describe('a kernel that is wrong', function()
     assert_raises(with('save', { 'x', 'y', 'x', 'y', 'x' }), 'kernel f: save names 5 tensors; 4 can be saved')
     assert_raises(function() tycho.kernel { c = 'void f(real *y, real *x) {}' } end, 'kernel f: it reads no tensor (a pointer with const)')
     for _, name in ipairs { 'y', 'n', 'i', 'first', 'x_all', 'x', 'a b' } do
-      assert_raises(function() tycho.kernel { name = 't', inputs = { 'x' }, numbers = { name }, y = 'x' } end, ("kernel t: '%s' cannot be the name of "
-        ):format(name))
+      assert_raises(function() tycho.kernel { name = 't', inputs = { 'x' }, numbers = { name }, y = 'x' } end,
+        ("kernel t: '%s' cannot be the name of "):format(name))
     end
   end)
 

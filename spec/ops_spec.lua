@@ -164,6 +164,8 @@ describe('shape errors name the op and the shapes', function()
     { 'pair_cross_entropy', function() return tycho.ones({ 4, 6 }):pair_cross_entropy(0.1) end, '(4, 6)' },
     { 'pair_cross_entropy', function() return tycho.ones({ 3, 3 }):pair_cross_entropy(0.1) end, '(3, 3)' },
     { 'pair_cross_entropy', function() return tycho.ones({ 4, 4 }):pair_cross_entropy(0) end, 'the temperature must be above 0, got 0' },
+    { 'mse', function() return tycho.ones({ 2, 1 }):mse(tycho.ones { 2 }) end, 'x is (2, 1) and target (2); expected one shape' },
+    { 'stack', function() return tycho.stack({ tycho.ones { 2 }, tycho.ones { 3 } }) end, 'entry 2 is (3), the first is (2)' },
     { 'reshape', function() return tycho.ones({ 2, 3 }):reshape { 4 } end, '(2, 3)' },
     { 'index', function() return tycho.ones({ 2, 3 })[2] end, '0..1' },
   }

@@ -57,6 +57,16 @@ describe('a tensor beside the inputs of an op', function()
   end)
 end)
 
+describe('an assignment by number', function()
+  it('is refused, as it would change nothing', function()
+    local x = counting { 2, 3 }
+    refuses('a tensor takes no assignment by number; say x[0]:fill_(value) or :copy_(tensor)', function() x[0] = 7 end)
+    refuses('a tensor takes no assignment by number', function() x[0][1] = 7 end)
+    x.label = 'kept'
+    assert.equal('kept', x.label)
+  end)
+end)
+
 describe('a view', function()
   it('keeps the sizes that expand is not told', function()
     local x = tycho.tensor { { 1 }, { 2 } }

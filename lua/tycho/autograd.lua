@@ -92,7 +92,7 @@ local FIRST = M.FIELDS[5]
 -- Attaches a node to out: rule(context, dy, a, b) returns one gradient (or nil) per input.
 function M.record(out, rule, context, a, b)
   count = count + 1
-  out.node = { rule, context, count, false, a, b or false }
+  rawset(out, 'node', { rule, context, count, false, a, b or false })
 end
 
 -- The same for a list of inputs, false where there is none.

@@ -6,6 +6,7 @@ local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
 local autograd = require 'tycho.autograd'
 local generator = require 'tycho.generator'
+local check_options = require 'tycho.options'
 local op = require 'tycho.op'
 
 -- The inputs on a device; those of the list checked are leaves.
@@ -28,14 +29,14 @@ return function(fn, inputs, options)
     if not fn.sample then lib.raise('gradcheck: the record has no sample = function(generator) that returns arguments') end
     fn, inputs, options = op.new(fn), { fn.sample(generator(0, 5)) }, inputs
   end
-  options = options or {}
+  options = check_options('gradcheck', options, { step = true, tolerance = true, device = true })
   local step, tolerance = options.step or 1e-6, options.tolerance or 1e-6
   local checked = {}
   for i = 1, table.maxn(inputs) do
     local x = inputs[i]
     if tensor.is_tensor(x) and x.dtype == 'f64' then
       checked[#checked + 1] = i
-    elseif type(x) == 'table' and tensor.is_tensor(x[1]) then
+    elseif type(x) == 'table' and not tensor.is_tensor(x) and tensor.is_tensor(x[1]) then
       lib.raise('gradcheck: pass a list of tensors through a function of its entries')
     end
   end

@@ -283,7 +283,7 @@ function Tensor:data()
   return self:ptr(), self:numel()
 end
 
--- ---- copies and conversions (not differentiable; ops contiguous and clone are) ----
+-- ---- copies and conversions (not differentiable but for :to(dtype); ops contiguous and clone are) ----
 
 -- x's elements in the memory of another device, waiting for those that x's device computes.
 local function transfer(x, device)
@@ -327,15 +327,20 @@ function M.image(x)
   return x:is_image() and x or M.copy_into(M.empty_image(x.shape, x.dtype, x.device), x)
 end
 
--- A copy in another dtype, or on another device; x itself where nothing changes. Not differentiable (tycho.cast is, to another dtype).
+-- A copy in another dtype; x itself where that is its own. For rules and forwards.
+function M.converted(x, dtype)
+  return dtype_of(dtype) == x.type and x or M.copy_into(M.empty_like(x, dtype), x)
+end
+
+-- A copy in another dtype, or on another device; x itself where nothing changes. Gradients flow from one float dtype to another, not between devices.
 function Tensor:to(target)
   M.alive(self, 'to')
   if require('tycho.device').is_name(target) then
     local device = device_of(target)
     return device == home(self) and self or transfer(self, device)
   end
-  if dtype_of(target) == self.type then return self end
-  return M.copy_into(M.empty_like(self, target), self)
+  if dtype_of(target) ~= self.type and dtype_of(target).real and M.is_recorded(self) then return Tensor.cast(self, target) end
+  return M.converted(self, target)
 end
 function Tensor:cpu() return self:to('cpu') end
 
@@ -358,15 +363,6 @@ function Tensor:tolist()
   return nest(x.type.read, x:ptr(), x.c, 0, 0)
 end
 
--- Raises for a number that an integer dtype has not.
-local function check_element(op, dtype, value)
-  if dtype.real then return end
-  if type(value) == 'number' and value % 1 ~= 0 then raise(('%s: %s takes whole numbers, got %s'):format(op, dtype.name, tostring(value))) end
-  if value < dtype.least or value > dtype.most then
-    raise(('%s: %s takes numbers from %.0f to %.0f, got %s'):format(op, dtype.name, dtype.least, dtype.most, tostring(value)))
-  end
-end
-
 local function infer(value, shape)
   if type(value) == 'table' and not is_tensor(value) then
     shape[#shape + 1] = #value
@@ -379,7 +375,7 @@ local function fill_nested(pointer, value, shape, dim, offset, dtype)
     if type(value) ~= 'number' and not ffi.istype(int64, value) then
       raise(('tensor: expected numbers, got %s'):format(is_tensor(value) and 'a tensor; tycho.stack joins tensors' or type(value)))
     end
-    check_element('tensor', dtype, value)
+    M.check_element('tensor', dtype, value)
     pointer[offset] = value
     return offset + 1
   end
@@ -444,80 +440,20 @@ function M.arange(n, dtype, device)
   end)
 end
 
--- ---- in place ----
-
--- Call before an in-place change: refuses tensors that a gradient will flow to, and marks the storage so that a backward
--- that saved the old values says so.
-function M.touch(t, op)
-  M.alive(t, op)
-  if (t.requires_grad or t.node) and require('tycho.autograd').enabled() then
-    raise(('%s: in-place change of a tensor that is part of a gradient; use tycho.no_grad(function() ... end)'):format(op))
-  end
-  local c = t.c
-  for i = 0, t:numel() > 0 and c.ndim - 1 or -1 do
-    if c.stride[i] == 0 and c.shape[i] > 1 then raise(('%s: elements of this expanded tensor share memory; change a clone'):format(op)) end
-  end
-  t.storage.version = t.storage.version + 1
-  t.storage.writer = op
-end
-
--- The bytes between which a tensor lies.
-local function extent(t)
-  local first, last = tonumber(ffi.cast('intptr_t', t.c.data)), 0
-  for i = 0, t.c.ndim - 1 do last = last + (tonumber(t.c.shape[i]) - 1) * tonumber(t.c.stride[i]) end
-  return first, first + (last + 1) * t.type.size
-end
-
--- x as the source of an in-place change of t: a copy where the change would reach elements of x that are still to be read.
-local function source(t, x, op)
-  M.alive(x, op)
-  if (x.requires_grad or x.node) and require('tycho.autograd').enabled() then
-    raise(('%s: an in-place change does not carry the gradient of its source; detach it, or compute out of place'):format(op))
-  end
-  if x.storage ~= t.storage then return x end
-  local t_first, t_end = extent(t)
-  local x_first, x_end = extent(x)
-  local is_same = t_first == x_first and M.same_shape(t, x) and M.same_order(t, x)
-  if is_same or t_end <= x_first or x_end <= t_first then return x end
-  return M.copy_into(M.empty_like(x), x)
-end
-
--- self = x, broadcast and converted.
-function Tensor:copy_(x)
-  M.touch(self, 'copy_')
-  if not is_tensor(x) then raise(('copy_: expected a tensor, got %s; fill_ takes a number'):format(type(x))) end
-  return M.copy_into(self, source(self, x, 'copy_'))
-end
-function Tensor:fill_(value)
-  M.touch(self, 'fill_')
-  if type(value) ~= 'number' then raise(('fill_: expected a number, got %s'):format(type(value))) end
-  check_element('fill_', self.type, value)
-  lib.check(self.lib.ty_fill(self.c, value), self.lib)
-  return self
-end
-function Tensor:zero_() return self:fill_(0) end
-for _, name in ipairs { 'add', 'sub', 'mul', 'div' } do
-  local symbol = 'ty_' .. name
-  -- self = self (op) x, elementwise; x: tensor or number.
-  Tensor[name .. '_'] = function(self, x)
-    M.touch(self, name .. '_')
-    if type(x) == 'number' then
-      x = M.scalar_like(self, x)
-    elseif not is_tensor(x) then
-      raise(('%s_: expected a tensor or a number, got %s'):format(name, type(x)))
-    end
-    lib.check(self.lib[symbol](self.c, self.c, source(self, x, name .. '_').c), self.lib)
-    return self
-  end
-end
-
 -- ---- printing and operators ----
 
+function metatable.__newindex(t, key, value)
+  if type(key) == 'number' then raise(('a tensor takes no assignment by number; say x[%s]:fill_(value) or :copy_(tensor)'):format(tostring(key))) end
+  rawset(t, key, value)
+end
 function metatable.__tostring(t) return require('tycho.repl.print').tensor(t) end
 for operator, name in pairs { __add = 'add', __sub = 'sub', __mul = 'mul', __div = 'div', __pow = 'pow' } do
   metatable[operator] = function(a, b) return Tensor[name](a, b) end
 end
 function metatable.__unm(a) return Tensor.neg(a) end
+
+package.loaded['tycho.tensor'] = M -- which inplace.lua adds to
+require 'tycho.inplace'
 
 -- Operators reach ops by direct field access, so these are resolved when first used.
 setmetatable(Tensor, {

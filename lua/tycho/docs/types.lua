@@ -176,7 +176,7 @@ end
 -- The text of the type file.
 function M.text()
   local lines = { head }
-  for _, stem in ipairs { 'tensor', 'autograd', 'backward' } do
+  for _, stem in ipairs { 'tensor', 'inplace', 'autograd', 'backward' } do
     entries(lines, ('%s/lua/tycho/%s.lua'):format(lib.root, stem), 'Tensor', 'Tensor', 'tycho')
   end
   for _, stem in ipairs { 'scope', 'storage', 'lib', 'init' } do entries(lines, ('%s/lua/tycho/%s.lua'):format(lib.root, stem), 'M', nil, 'tycho') end

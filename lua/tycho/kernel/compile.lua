@@ -189,8 +189,8 @@ local function entry(body)
   return ('void tycho_kernel(void **a) { %s(%s); }\n'):format(body.name, table.concat(values, ', '))
 end
 
--- A function that nobody defines is found by the linker: loading the object, or the first call, would end the process. One named as a function of libc
--- is the object's own (-Bsymbolic). Of DWARF 5 the linker does not read the #line directives' files.
+-- A function that nobody defines is found by the linker: loading the object, or the first call, would end the process. One named as a function of
+-- libc is the object's own (-Bsymbolic). Of DWARF 5 the linker does not read the #line directives' files.
 local usual = '-O3 -gdwarf-4 -fPIC -shared -Wl,-z,defs -Wl,-Bsymbolic -fopenmp -fno-math-errno -ffp-contract=fast'
 
 local function object(body, compiler, flags, text, fn)

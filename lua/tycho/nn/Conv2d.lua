@@ -10,8 +10,11 @@ function Conv2d:init(inputs, outputs, kernel, stride, padding)
   op.check_count('Conv2d', inputs, 'inputs')
   op.check_count('Conv2d', outputs, 'outputs')
   op.check_count('Conv2d', kernel, 'kernel')
+  stride, padding = stride or 1, padding or 0
+  op.check_count('Conv2d', stride, 'stride')
+  op.check_whole('Conv2d', padding, 'padding')
   self.weight = Module.parameter(initialize.kaiming_conv { outputs, inputs, kernel, kernel })
-  self.stride, self.padding = stride or 1, padding or 0
+  self.stride, self.padding = stride, padding
 end
 
 function Conv2d:forward(x) return conv2d(x, self.weight, self.stride, self.padding) end

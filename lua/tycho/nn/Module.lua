@@ -36,6 +36,19 @@ local function fields_of(self)
   return self._fields
 end
 
+-- Raises for arguments that init has no name for, as in Linear(3, 2, false).
+local function check_arguments(init, ...)
+  local info, names = debug.getinfo(init, 'u'), {}
+  if info.isvararg then return end
+  for i = 2, info.nparams do names[i - 1] = debug.getlocal(init, i) end
+  for i = #names + 1, select('#', ...) do
+    local extra = select(i, ...)
+    if extra ~= nil then
+      lib.raise(('this layer is made with (%s); got %s as argument %d'):format(table.concat(names, ', '), tostring(extra), i))
+    end
+  end
+end
+
 -- A new layer class: local Linear = Module.class(); function Linear:init(...) ... end; function Linear:forward(x) ... end
 -- Linear(...) makes one, layer(x) runs it. With scoped = true in options [opt] each run is a tycho.scope: what neither its results nor backward
 -- need is freed at its end, and what only backward needs as soon as that has passed.
@@ -46,6 +59,7 @@ function Module.class(options)
     __call = function(class, ...)
       local self = setmetatable({ _fields = {}, training = true }, class.instance)
       self:init(...)
+      check_arguments(class.init, ...)
       return self
     end,
   })
@@ -162,8 +176,18 @@ local function set_training(self, on)
   end
   return self
 end
-function Module:train() return set_training(self, true) end
+-- on [opt]: false for eval mode.
+function Module:train(on) return set_training(self, on ~= false) end
 function Module:eval() return set_training(self, false) end
+
+-- module -> its mode, of self and all in it.
+local function modes_of(self, modes)
+  modes[self] = self.training
+  for _, key in ipairs(fields_of(self)) do
+    if is_module(self[key]) then modes_of(self[key], modes) end
+  end
+  return modes
+end
 
 -- Moves parameters and buffers to a device; counters (int64) stay on the CPU. Call it before an optimiser has met the parameters. Returns self.
 function Module:to(device)
@@ -179,12 +203,12 @@ end
 -- Where the first parameter is.
 function Module:device() return self:parameters()[1].device end
 
--- Runs fn() in eval mode and without gradients; the mode is restored whatever happens.
+-- Runs fn() in eval mode and without gradients; each module's mode is restored whatever happens.
 function Module:evaluating(fn)
-  local was = self.training
+  local modes = modes_of(self, {})
   self:eval()
   local function finish(ok, ...)
-    set_training(self, was)
+    for module, training in pairs(modes) do rawset(module, 'training', training) end
     if not ok then error((...), 0) end
     return ...
   end

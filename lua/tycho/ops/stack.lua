@@ -10,6 +10,9 @@ return {
     local rows = {}
     for i, x in ipairs(op.check_list('stack', list)) do
       local shape = x.shape
+      if not tensor.same_shape(x, list[1]) then
+        lib.raise(('stack: entry %d is %s, the first is %s; expected one shape'):format(i, tensor.shape_text(x), tensor.shape_text(list[1])))
+      end
       if dim < 0 then dim = dim + #shape + 1 end
       if dim < 0 or dim > #shape then lib.raise(('stack: dim %d is out of range 0..%d for %s'):format(dim, #shape, tensor.shape_text(x))) end
       table.insert(shape, dim + 1, 1)

@@ -5,6 +5,8 @@
 --   scaler:scale(loss):backward(); scaler:step(optimizer); scaler:update()
 local lib = require 'tycho.lib'
 local tensor = require 'tycho.tensor'
+local op = require 'tycho.op'
+local check_options = require 'tycho.options'
 
 local GradScaler = {}
 GradScaler.__index = GradScaler
@@ -48,12 +50,17 @@ function GradScaler:load_state_dict(source)
   self.counts:copy_(source.counts)
 end
 
+local defaults = { init_scale = 65536, growth_factor = 2, backoff_factor = 0.5, growth_interval = 2000 }
+
 -- device: where the parameters are (default 'cpu'). options: {init_scale=65536, growth_factor=2, backoff_factor=0.5, growth_interval=2000}
 return function(device, options)
-  options = options or {}
-  local self = setmetatable({ growth_factor = options.growth_factor or 2, backoff_factor = options.backoff_factor or 0.5,
-    growth_interval = options.growth_interval or 2000 }, GradScaler)
-  self.factor = tensor.full({}, options.init_scale or 65536, 'f32', device)
+  local self = setmetatable({}, GradScaler)
+  options = check_options('GradScaler', options, defaults)
+  for key, value in pairs(defaults) do
+    self[key] = options[key] or value
+    op.check_number('GradScaler', self[key], key)
+  end
+  self.factor = tensor.full({}, self.init_scale, 'f32', device)
   self.counts = tensor.zeros({ 3 }, 'i64', device) -- steps since the scale changed, overflows in a row, overflows
   self.overflow = tensor.zeros({}, 'f32', device)
   for _, name in ipairs { 'factor', 'counts', 'overflow' } do self[name].storage.lasting = true end

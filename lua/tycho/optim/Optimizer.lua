@@ -16,7 +16,10 @@ local function check_parameters(list)
   if tensor.is_tensor(list) then refuse_parameters 'a tensor' end
   if type(list) ~= 'table' then refuse_parameters(type(list)) end
   if #list == 0 then refuse_parameters 'a table without any' end
+  local seen = {}
   for i, p in ipairs(list) do
+    if seen[p] then refuse_parameters('entry %d, which is entry %d again', i, seen[p]) end
+    seen[p] = i
     if not tensor.is_tensor(p) then refuse_parameters('entry %d, which is no tensor', i) end
     if not p.requires_grad then refuse_parameters('entry %d, which requires no gradient', i) end
   end
@@ -136,20 +139,40 @@ function Optimizer:state_dict()
   return out
 end
 
-function Optimizer:load_state_dict(source)
+-- Raises for a name or a shape that is not this optimiser's.
+local function check_state(self, source, where)
+  local known = {}
+  local function refuse(...) error(('%s does not fit this optimiser: '):format(where or 'the state dict') .. (...), 0) end
+  for i, p in ipairs(self.parameters) do
+    local prefix = ('%d.'):format(i - 1)
+    local step = source[prefix .. 'step']
+    known[prefix .. 'step'] = true
+    for _, slot in ipairs(self.slots) do
+      local name = prefix .. slot
+      local value = source[name]
+      known[name] = true
+      if (value == nil) ~= (step == nil) then refuse(('of %s and %sstep one is missing'):format(name, prefix)) end
+      if value and not tensor.same_shape(value, p) then
+        refuse(('%s is %s, expected %s'):format(name, tensor.shape_text(value), tensor.shape_text(p)))
+      end
+    end
+  end
+  for name in pairs(source) do
+    if not known[name] then refuse(('%s is unexpected; it has %d parameters with %s and step'):format(name, #self.parameters,
+      table.concat(self.slots, ', '))) end
+  end
+end
+
+-- source: what state_dict gave. Raises for what does not fit, and changes nothing then. where [opt]: what to call the source in that message.
+function Optimizer:load_state_dict(source, where)
+  check_state(self, source, where)
   local steps = tensor.zeros({ #self.parameters }, 'i64')
   for i, p in ipairs(self.parameters) do
     local step = source[('%d.step'):format(i - 1)]
     if step then
       local state = self.state[i] or new_state(self, p)
       steps:ptr()[i - 1] = step:item()
-      for _, slot in ipairs(self.slots) do
-        local value = source[('%d.%s'):format(i - 1, slot)]
-        if not value or not tensor.same_shape(value, p) then
-          error(('the optimiser state of parameter %d does not fit shape %s'):format(i - 1, tensor.shape_text(p)), 0)
-        end
-        tensor.copy_into(state[slot], value)
-      end
+      for _, slot in ipairs(self.slots) do tensor.copy_into(state[slot], source[('%d.%s'):format(i - 1, slot)]) end
       self.state[i] = state
     elseif self.state[i] then -- in place: captured steps have the addresses
       for _, slot in ipairs(self.slots) do self.state[i][slot]:zero_() end

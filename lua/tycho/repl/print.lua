@@ -46,7 +46,7 @@ local function formatter(values)
 end
 
 local function summary(t)
-  local flat = t:cpu():to('f64'):contiguous()
+  local flat = t:detach():cpu():to('f64'):contiguous()
   local p, n, read = flat:ptr(), flat:numel(), flat.type.read
   local low, high, sum, finite, bad = math.huge, -math.huge, 0, 0, 0
   for i = 0, n - 1 do

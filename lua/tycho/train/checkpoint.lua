@@ -35,10 +35,15 @@ function M.load(path, parts, accept)
   if not (metadata and metadata.state) then
     error(('%s is not a training checkpoint of this project: no state in its metadata'):format(path), 0)
   end
+  for name in pairs(groups) do
+    if not (parts.modules[name] or parts.optimizers[name] or name == 'meters') then
+      error(("%s is of another training: nothing here takes the tensors of its '%s'"):format(path, name), 0)
+    end
+  end
   local state = json.decode(metadata.state, path)
   if accept then accept(state) end
   for name, module in pairs(parts.modules) do module:load_state_dict(groups[name] or {}, path) end
-  for name, optimizer in pairs(parts.optimizers) do optimizer:load_state_dict(groups[name] or {}) end
+  for name, optimizer in pairs(parts.optimizers) do optimizer:load_state_dict(groups[name] or {}, path) end
   if parts.meters then parts.meters:load_state_dict(groups.meters or {}) end
   return state
 end
