@@ -7,6 +7,8 @@ local storages = require 'tycho.storage'
 
 local M = {}
 
+ffi.cdef 'int nvrtcVersion(int *major, int *minor);'
+
 -- cuda-host is the CUDA sources compiled for the CPU: slow, for tests of the kernels on machines without a GPU.
 local known = {
   cuda = { code = 1, library = 'libtycho_cuda', absent = 'libtycho_cuda.so was not built: run make cuda on a machine with nvcc' },
@@ -58,8 +60,19 @@ function M.nvidia(name)
   return library, folder
 end
 
--- The plugin is not told where they are; the system's loader takes for it what is loaded already.
+-- NVRTC [opt], and its folder. The file of its own that it looks for where the system does, and nowhere else, is loaded with it.
+function M.nvrtc()
+  local library, folder = M.nvidia 'libnvrtc.so.13'
+  if not library then return nil end
+  local version = ffi.new 'int[2]'
+  library.nvrtcVersion(version, version + 1)
+  M.nvidia(('libnvrtc-builtins.so.%d.%d'):format(version[0], version[1]))
+  return library, folder
+end
+
+-- The plugin is not told where they are; the system's loader takes for it what is loaded already. cuDNN asks for NVRTC, for kernels that it writes.
 local function load_needed()
+  M.nvrtc()
   for _, name in ipairs(needed) do M.nvidia(name) end
 end
 

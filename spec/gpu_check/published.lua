@@ -1,5 +1,5 @@
 -- The published training step on a device, with the images in its memory. published(where, small, images) returns a table: pairs (of a step), and
--- new_step(amp, tf32, captured), which makes a fresh training and returns its step number i as a function, and the model. small: a step of the same
+-- new_step(amp, tf32, captured), which makes a fresh training and returns its step number i as a function, and its parts. small: a step of the same
 -- form that takes seconds where kernels run on a CPU. images [opt]: how many there are.
 local tycho = require 'tycho'
 local device = require 'tycho.device'
@@ -44,7 +44,7 @@ return function(where, small, images)
           latents = g:normal_tensor({ PAIRS, 2, 6 }):to(where), environment = i % 2 == 0 and 'rot' or 'color',
           masks = context_mask.training_masks(config, g) }
       end)
-    end, model
+    end, parts
   end
   return { pairs = PAIRS, new_step = new_step }
 end

@@ -63,7 +63,6 @@ end
 
 ffi.cdef [[
 typedef struct tycho_nvrtc *tycho_nvrtc;
-int nvrtcVersion(int *major, int *minor);
 int nvrtcGetNumSupportedArchs(int *count);
 int nvrtcGetSupportedArchs(int *list);
 int nvrtcCreateProgram(tycho_nvrtc *program, const char *text, const char *name, int headers, const char *const *contents, const char *const *names);
@@ -88,14 +87,9 @@ local function block() return read(lib.root .. '/kernels/block.h') end
 local nvrtc, nvrtc_folder
 local function find_nvrtc(name)
   if nvrtc then return nvrtc end
-  nvrtc, nvrtc_folder = device.nvidia 'libnvrtc.so.13'
-  if not nvrtc then
-    lib.raise(('kernel %s: NVRTC (libnvrtc.so.13) was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(name))
-  end
-  local major, minor = ffi.new 'int[1]', ffi.new 'int[1]'
-  nvrtc.nvrtcVersion(major, minor)
-  device.nvidia(('libnvrtc-builtins.so.%d.%d'):format(major[0], minor[0])) -- which it looks for where the system does, and nowhere else
-  return nvrtc
+  nvrtc, nvrtc_folder = device.nvrtc()
+  if nvrtc then return nvrtc end
+  lib.raise(('kernel %s: NVRTC (libnvrtc.so.13) was not found; install it, or write its folder into TYCHO_CUDA_PATH'):format(name))
 end
 
 local function check_architecture(n, name, architecture)
@@ -174,7 +168,7 @@ function M.has_cc() return version_of(compiler_of('CC', 'cc')) ~= nil end
 -- What there is to compile with, in words.
 function M.describe()
   local version = ffi.new 'int[2]'
-  local cc, n = version_of(compiler_of('CC', 'cc')), device.nvidia 'libnvrtc.so.13'
+  local cc, n = version_of(compiler_of('CC', 'cc')), device.nvrtc()
   if n then n.nvrtcVersion(version, version + 1) end
   return ('%s; %s'):format(cc and 'C by ' .. cc:gsub('\n.*', '') or 'no C: install gcc',
     n and ('CUDA C by NVRTC %d.%d'):format(version[0], version[1]) or 'no CUDA C: libnvrtc.so.13 was not found')
