@@ -13,9 +13,10 @@ int ty_layer_norm(ty_tensor *y, ty_tensor *mean, ty_tensor *rstd, const ty_tenso
     if (ty_is_unwanted()) continue;
     const real *from = (real *)x->data + r * g.channels;
     real *to = (real *)y->data + r * g.channels, sum = 0, squares = 0;
+    const real near = from[0]; /* the mean of equal numbers is to be that number: its rounding would be multiplied by up to 1 / sqrt(eps) */
 #pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < g.channels; k++) sum += from[k];
-    real m = sum / (real)g.channels;
+    for (int64_t k = 0; k < g.channels; k++) sum += from[k] - near;
+    real m = near + sum / (real)g.channels;
 #pragma omp simd reduction(+ : squares)
     for (int64_t k = 0; k < g.channels; k++) squares += (from[k] - m) * (from[k] - m);
     real s = (real)(1 / sqrt(squares / (double)g.channels + eps));

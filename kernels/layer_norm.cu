@@ -4,9 +4,9 @@
 __global__ void k_layer_norm(real *y, real *mean, real *rstd, const real *x, const real *weight, const real *bias, int64_t columns,
                              double eps) {
   const real *in = x + blockIdx.x * columns;
-  real sum = 0, squares = 0;
-  for (int64_t k = threadIdx.x; k < columns; k += blockDim.x) sum += in[k];
-  real centre = block_sum(sum) / (real)columns;
+  real near = in[0], sum = 0, squares = 0; /* as on the CPU */
+  for (int64_t k = threadIdx.x; k < columns; k += blockDim.x) sum += in[k] - near;
+  real centre = near + block_sum(sum) / (real)columns;
   for (int64_t k = threadIdx.x; k < columns; k += blockDim.x) squares += (in[k] - centre) * (in[k] - centre);
   real s = (real)(1 / sqrt(block_sum(squares) / (double)columns + eps));
   for (int64_t k = threadIdx.x; k < columns; k += blockDim.x) y[blockIdx.x * columns + k] = (in[k] - centre) * s * weight[k] + bias[k];

@@ -1,6 +1,7 @@
 -- Layers and optimisers against published sizes and independent formulas.
 local tycho = require 'tycho'
 local failure = require 'spec.failure'
+local on_each_device = require 'spec.on_each_device'
 local says = require 'spec.says'
 
 describe('ResNet', function()
@@ -141,6 +142,17 @@ describe('a module', function()
     assert.is_true(net:train(true):at(0).training)
   end)
 end)
+
+-- The mean's rounding would be multiplied by 1 / sqrt(eps).
+local function layer_norm_of_equal_numbers(name)
+  it('is the bias, however large they are', function()
+    local bias = tycho.generator(1):normal_tensor({ 7 }):to(name)
+    local y = tycho.full({ 2, 7 }, 1000.1, 'f32', name):layer_norm(tycho.ones({ 7 }, 'f32', name), bias)
+    for _, row in ipairs(y:tolist()) do assert.same(bias:tolist(), row) end
+  end)
+end
+describe('layer_norm of equal numbers on cpu', function() layer_norm_of_equal_numbers 'cpu' end)
+on_each_device('layer_norm of equal numbers on', layer_norm_of_equal_numbers)
 
 describe('batch_norm', function()
   local g = tycho.generator(1)
