@@ -22,6 +22,7 @@ local function format_of(path)
       return true
     end
     if starts('\147NUMPY', 0) then return 'npy' end
+    if starts('{', 8) then return 'safetensors' end -- before it comes a length, which may look like the beginnings below
     if starts('PK', 0) then
       for _, entry in ipairs(zip.open(bytes, size, path)) do
         if entry.name:match('%.npy$') then return 'npz' end
@@ -29,7 +30,6 @@ local function format_of(path)
       return 'pt'
     end
     if starts('\128', 0) then return 'pt' end
-    if starts('{', 8) then return 'safetensors' end
     file.fail(path, 'holds no tensors that this program knows: expected a .pt, .safetensors, .npz or .npy file')
   end)
 end
