@@ -115,17 +115,53 @@ static const char *walk_jpeg(const uint8_t *p, size_t n, frame *f) {
   return "a truncated JPEG (no end-of-image marker)";
 }
 
+/* CRC-32, four bytes at a time (Kounavis and Berry 2005): crc_table[k] takes a byte that k more follow. */
+static uint32_t crc_table[4][256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+static void fill_crc_table(void) {
+  for (uint32_t i = 0; i < 256; i++) {
+    uint32_t crc = i;
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+    crc_table[0][i] = crc;
+  }
+  for (int k = 1; k < 4; k++)
+    for (int i = 0; i < 256; i++) crc_table[k][i] = crc_table[0][crc_table[k - 1][i] & 255] ^ crc_table[k - 1][i] >> 8;
+}
+static uint32_t crc32_of(const uint8_t *p, size_t n) {
+  uint32_t crc = ~0u;
+  for (; n >= 4; n -= 4, p += 4) {
+    crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    crc = crc_table[3][crc & 255] ^ crc_table[2][crc >> 8 & 255] ^ crc_table[1][crc >> 16 & 255] ^ crc_table[0][crc >> 24];
+  }
+  for (; n > 0; n--, p++) crc = crc_table[0][(crc ^ *p) & 255] ^ crc >> 8;
+  return ~crc;
+}
+
+static uint32_t big32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+
+/* What is wrong with a PNG's chunks, or NULL. stb looks at no checksum. */
+static const char *walk_png(const uint8_t *p, size_t n) {
+  pthread_once(&crc_once, fill_crc_table);
+  for (size_t at = 8; n - at >= 12;) {
+    size_t length = big32(p + at);
+    if (length > n - at - 12) break;
+    if (crc32_of(p + at + 4, length + 4) != big32(p + at + 8 + length)) return "a damaged PNG (a checksum does not match)";
+    if (!memcmp(p + at + 4, "IEND", 4)) return NULL;
+    at += length + 12;
+  }
+  return "a truncated PNG (no IEND chunk)";
+}
+
 static int check_kind(const char *path, const uint8_t *p, size_t n, frame *f) {
-  if (is_jpeg(p, n)) {
-    const char *fault = walk_jpeg(p, n, f);
-    if (fault) return ty_fail("%s: expected a JPEG or PNG image, got %s", path, fault);
-  } else if (!is_png(p, n)) {
+  if (!is_jpeg(p, n) && !is_png(p, n)) {
     char head[16] = "";
     for (size_t i = 0; i < 4 && i < n; i++) snprintf(head + 3 * i, 4, " %02x", p[i]);
     return ty_fail("%s: expected a JPEG or PNG image, got a file that begins with the bytes%s", path, head);
-  } else if (!stbi_info_from_memory(p, (int)n, &f->w, &f->h, &f->channels)) {
-    return ty_fail("%s: expected a JPEG or PNG image, got a damaged or unsupported PNG (%s)", path, stbi_failure_reason());
   }
+  const char *fault = is_jpeg(p, n) ? walk_jpeg(p, n, f) : walk_png(p, n);
+  if (fault) return ty_fail("%s: expected a JPEG or PNG image, got %s", path, fault);
+  if (is_png(p, n) && !stbi_info_from_memory(p, (int)n, &f->w, &f->h, &f->channels))
+    return ty_fail("%s: expected a JPEG or PNG image, got a damaged or unsupported PNG (%s)", path, stbi_failure_reason());
   if (f->h < 1 || f->w < 1 || (int64_t)f->w * f->h > TY_MAX_PIXELS)
     return ty_fail("%s: expected 1 to %d pixels, got %d x %d", path, TY_MAX_PIXELS, f->w, f->h);
   return 0;

@@ -120,6 +120,20 @@ describe('images', function()
     end)
   end
 
+  it('are refused where a bit of a PNG has changed, or its end is missing', function()
+    local x = noise(9, 11, 3)
+    image.save(path .. '.png', x)
+    local png = read(path .. '.png')
+    os.remove(path .. '.png')
+    for at = 9, #png do -- behind the signature
+      local fine, why = pcall(image.load, write(png:sub(1, at - 1) .. string.char(bit.bxor(png:byte(at), 4)) .. png:sub(at + 1)))
+      assert.is_false(fine, tostring(at))
+      assert(why:find(path, 1, true) == 1 and why:find('ed PNG (', 1, true), why)
+    end
+    assert.truthy(select(2, pcall(image.size, write(png:sub(1, -13)))):find('truncated PNG (no IEND chunk)', 1, true))
+    assert.equal(bytes(x), bytes(image.load(write(png .. 'more'))))
+  end)
+
   it('take the decoder from the environment', function()
     local function decoder(setting)
       return (shell(("TYCHO_JPEG=%s ./tycho -e \"print(require('tycho.io.image').decoder())\""):format(setting)))
