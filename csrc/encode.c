@@ -44,7 +44,7 @@ static void append(void *context, void *data, int n) {
   b->size += (size_t)n;
 }
 
-/* Writes to PATH.tmp<pid> and renames, so that PATH is either complete or as it was. */
+/* Writes to PATH.<pid>.tmp and renames, so that PATH is either complete or as it was. lua/tycho/io/file.lua removes what a killed process leaves. */
 static int save(const char *op, const char *path, const buffer *b) {
   struct stat info;
   /* A rename would replace a device such as /dev/null by a file. */
@@ -52,7 +52,7 @@ static int save(const char *op, const char *path, const buffer *b) {
   size_t length = strlen(path) + 32;
   char *temporary = malloc(length);
   if (!temporary) return ty_fail("%s: %s: %s", op, path, strerror(ENOMEM));
-  snprintf(temporary, length, "%s.tmp%ld", path, (long)getpid());
+  snprintf(temporary, length, "%s.%ld.tmp", path, (long)getpid());
   int reason = 0, file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file < 0) {
     reason = errno;

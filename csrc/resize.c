@@ -1,5 +1,5 @@
-/* Pillow's antialiased bilinear resize (src/libImaging/Resample.c, 8 bits per channel), to the last bit. Keeps no aspect ratio and has no other
- * filters.
+/* Pillow's antialiased bilinear resize (src/libImaging/Resample.c, 8 bits per channel) to the last bit, as it is up to version 12. Keeps
+ * no aspect ratio and has no other filters.
  * Weights are a triangle whose support widens by the scale when shrinking, rounded to 22-bit fixed point. The sums are exact integers, so any
  * order of summing gives Pillow's bytes. Horizontal first, bytes in between; a pass whose axis keeps its size is skipped. */
 #include "image.h"

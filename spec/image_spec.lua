@@ -1,6 +1,8 @@
 -- Image files and sizes: both decoders, Pillow's resize by its formula, damaged files, what is written.
 local ffi = require 'ffi'
+local lfs = require 'lfs'
 local lib = require 'tycho.lib'
+local file = require 'tycho.io.file'
 local image = require 'tycho.io.image'
 local tensor = require 'tycho.tensor'
 local tycho = require 'tycho'
@@ -120,6 +122,16 @@ describe('images', function()
     end)
   end
 
+  it('are written by way of a name that file.remove_leftovers knows', function()
+    local temporary = ('%s.png.%d.tmp'):format(path, ffi.C.getpid())
+    write 'left'
+    assert(os.rename(path, temporary))
+    file.remove_leftovers(path:match '^(.*)/')
+    assert.is_nil(lfs.attributes(temporary))
+    assert(lfs.mkdir(temporary)) -- in its way
+    assert.is_false(pcall(image.save, path .. '.png', noise(2, 2, 1)))
+    assert(lfs.rmdir(temporary))
+  end)
   it('are refused where a bit of a PNG has changed, or its end is missing', function()
     local x = noise(9, 11, 3)
     image.save(path .. '.png', x)

@@ -1,4 +1,5 @@
--- JPEG and PNG files, and Pillow's bilinear resize. Images are u8 tensors (H,W,3); PNGs are also written from (H,W,1) and (H,W,4).
+-- JPEG and PNG files, and the bilinear resize of Pillow up to version 12. Images are u8 tensors (H,W,3); PNGs are also written from (H,W,1) and
+-- (H,W,4).
 -- TYCHO_JPEG=turbo or stb in the environment says what decodes JPEG files; otherwise libjpeg-turbo where it is installed, or stb_image.
 local ffi = require 'ffi'
 local autocast = require 'tycho.autocast'
