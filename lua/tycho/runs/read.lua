@@ -3,7 +3,6 @@
 local lfs = require 'lfs'
 local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
-local keys = require 'tycho.config.keys'
 local node = require 'tycho.config.node'
 local yaml = require 'tycho.config.yaml'
 
@@ -17,10 +16,17 @@ function M.settings(path)
   local ok, tree = pcall(yaml.read, path .. '/config.yml', 'config.yml')
   if not ok then return nil, tree end
   local settings = {}
-  for _, key in ipairs(keys.all(tree)) do
-    local item = keys.find(tree, key)
-    if item.kind ~= 'map' then settings[key] = item.kind == 'string' and item.value or node.inline(item) end
+  local function collect(map, prefix)
+    for _, name in ipairs(map.keys) do
+      local key, item = prefix .. name, map.items[name]
+      if item.kind == 'map' then
+        collect(item, key .. '.')
+      else
+        settings[key] = item.kind == 'string' and item.value or node.inline(item)
+      end
+    end
   end
+  collect(tree, '')
   return settings
 end
 
