@@ -17,7 +17,7 @@ end
 
 -- tree: changed in place. Kinds are checked against the defaults once the values are known.
 function M.fill(tree)
-  local visiting = {}
+  local visiting, filled = {}, {}
   local fill
 
   local function value_of(key, reference)
@@ -30,7 +30,7 @@ function M.fill(tree)
     return fill(reference, target)
   end
 
-  -- Innermost first; \${ waits as a byte that no text holds.
+  -- Innermost first; \${, and ${ in a value that is put in, wait as a byte that no text holds.
   local function substitute(key, text)
     text = text:gsub('\\%${', '\1')
     local count
@@ -39,7 +39,7 @@ function M.fill(tree)
       if whole then return value_of(key, whole) end
       text, count = text:gsub('%${([^${}]*)}', function(reference)
         local n = value_of(key, reference)
-        return n.kind == 'string' and n.value or node.inline(n)
+        return ((n.kind == 'string' and n.value or node.inline(n)):gsub('%${', '\1'))
       end)
     until count == 0
     if text:find('${', 1, true) then error(('%s: a ${ in %s is not closed'):format(key, text), 0) end
@@ -51,16 +51,17 @@ function M.fill(tree)
       for i, item in ipairs(n.items) do n.items[i] = fill(key, item) end
     elseif n.kind == 'map' then
       for _, name in ipairs(n.keys) do n.items[name] = fill(key .. '.' .. name, n.items[name]) end
-    elseif n.kind == 'string' and n.value:find('${', 1, true) then
+    elseif n.kind == 'string' and not filled[n] and n.value:find('${', 1, true) then
       if visiting[key] then error(('%s: its ${...} leads back to itself'):format(key), 0) end
       visiting[key] = true
       local found = substitute(key, n.value)
       visiting[key] = nil
       local copy = { kind = found.kind, value = found.value, raw = found.raw, items = found.items, keys = found.keys, where = n.where }
-      local filled = n.default and change.convert(key, copy, n.default) or copy
-      filled.where, filled.meaning, filled.default = n.where, n.meaning, n.default
-      if keys.find(tree, key) == n then keys.set(tree, key, filled) end
-      return filled
+      local result = n.default and change.convert(key, copy, n.default) or copy
+      result.where, result.meaning, result.default = n.where, n.meaning, n.default
+      filled[result] = true
+      if keys.find(tree, key) == n then keys.set(tree, key, result) end
+      return result
     end
     return n
   end
