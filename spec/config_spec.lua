@@ -5,6 +5,7 @@ local files = require 'spec.files'
 local outcome = require 'spec.outcome'
 local quietly = require 'spec.quietly'
 local says = require 'spec.says'
+local setenv = require 'spec.setenv'
 
 local folder = files.folder()
 local write = files.inside(folder)
@@ -44,7 +45,15 @@ describe('a YAML of defaults', function()
     says(failure(config.load, write('broken.yml', 'a: [1\nb: 2\n')), 'broken.yml is not valid YAML')
     says(failure(config.load, write('list.yml', '- 1\n')), 'list.yml, line 1', 'expected key: value')
     says(failure(config.load, folder .. '/none.yml'), 'cannot read', 'none.yml')
-    assert.same({}, config.load(write('empty.yml', '')))
+    for _, text in ipairs { '', '# nothing\n', '---\n' } do assert.same({}, config.load(write('empty.yml', text))) end
+  end)
+  it('refuses a second document, tags, and what is nested too deeply', function()
+    says(failure(config.load, write('two.yml', 'a: 1\n---\nb: 2\n')), 'two.yml, line 2: a second document begins')
+    for _, text in ipairs { 'a: !!str 3\n', 'a: [!x {}]\n', '!x\na: 3\n' } do
+      says(failure(config.load, write('tag.yml', text)), 'tag.yml, line 1: tags such as !!str are not supported')
+    end
+    says(failure(config.load, write('deep.yml', 'a: ' .. ('['):rep(1e5))), 'deep.yml, line 1: lists and groups are nested deeper than 100')
+    assert.truthy(config.load(write('deep.yml', 'a: ' .. ('['):rep(99) .. (']'):rep(99))))
   end)
   it('may change the keys of another file and add its own', function()
     write('demo.yml', 'base: config.yml\nepochs: 3\nwandb:\n  entity: you\nsamples: 7\nmomentum: 0.5  # now it has one\n')
@@ -92,6 +101,14 @@ describe('key=value', function()
     says(failure(value, '[1] 2'), 'unexpected')
     says(failure(value, "'a"), 'quote')
     says(failure(value, '{a}'), 'key:value')
+    says(failure(value, ('['):rep(1e5)), 'nested deeper than 100')
+    says(failure(value, ('{a:'):rep(1e5)), 'nested deeper than 100')
+  end)
+  it('refuses texts that no YAML file holds', function()
+    for _, text in ipairs { 'a\255b', "'a\0b'", '[a\224\128\128b]', '{a\237\160\128b: 1}', '{x: a\244\144\128\128b}' } do
+      local message = failure(value, text)
+      assert.equal(("'a%sb' cannot be a setting: expected UTF-8 text without zero bytes"):format(('?'):rep(#text:match 'a(.+)b')), message)
+    end
   end)
   it('sets keys, the last wins, and puts split lists together', function()
     local cfg = load('epochs=3', 'epochs=4', 'wandb.project=p', 'ratio=[1,', '0,', '0]', 'name=007', 'flag=FALSE', 'resume=auto')
@@ -154,6 +171,13 @@ describe('${...}', function()
     assert.equal(10, filled('learning_rate=${epochs}').learning_rate)
     assert.equal('10', filled('name=${epochs}').name)
     assert.equal('me/config', config.load(write('refers.yml', 'a: ${b}/config\nb: me\n')).a)
+  end)
+  it('is not looked for in what it stands for', function()
+    assert.same({ 'x', '${b.c}', '${b.c}', 'y${b.c}' }, filled('+d=[x,\\${b.c},${e},y${e}]', '+e=\\${b.c}').d)
+    setenv('TYCHO_SPEC', 'x${oc.env:TYCHO_SPEC}')
+    local cfg = filled('+d=${oc.env:TYCHO_SPEC}', '+e=y${d}', '+f=${d}')
+    setenv('TYCHO_SPEC', nil)
+    assert.same({ 'x${oc.env:TYCHO_SPEC}', 'yx${oc.env:TYCHO_SPEC}', cfg.d }, { cfg.d, cfg.e, cfg.f })
   end)
   it('says what is wrong with it', function()
     says(failure(filled, 'name=${nmae}'), "unknown key 'nmae' (in the value of name); did you mean 'name'")
@@ -237,11 +261,17 @@ describe('config.dump', function()
   end)
   it('quotes what would be read as something else', function()
     local strings = { 'true', 'no', '12', '1e3', '', 'a # b', '- x', '[x', 'null', '~', "it's", 'tab\there',
-      'two\nlines', '<PATH>', '*a', 'a: b', ' x', '0x10', '.inf', '+.inf', '.nan' }
+      'two\nlines', '<PATH>', '*a', 'a: b', ' x', '0x10', '.inf', '+.inf', '.nan', 'a:?b', 'http://x', '\\"', '\1\127', 'é\194\133\194\159',
+      '\226\128\168', '\226\128\169', '\239\187\191', '\239\191\191' }
     local values = {}
     for i, text in ipairs(strings) do values['k' .. i] = text end
     local path = write('quoted.yml', config.dump(values))
     assert.same(values, config.load(path))
+  end)
+  it('quotes keys as it does texts', function()
+    local values = { list = { {} } }
+    for _, key in ipairs { 'a: b', '# c', '- d', '7', '"', '\239\187\191', '' } do values[key], values.list[1][key] = { [key] = 'x' }, 'x' end
+    assert.same(values, config.load(write('keys.yml', config.dump(values))))
   end)
 end)
 

@@ -3,7 +3,9 @@
 --   scalars:  value, and raw (the text as written)
 --   lists:    items (Lua list of nodes)
 --   maps:     keys (names in order), items (name -> node)
-local M = {}
+local is_utf8 = require 'tycho.io.utf8'
+
+local M = { DEEPEST = 100 } -- of lists and groups within each other
 
 local constants = { ['true'] = true, ['false'] = false }
 local special = { nan = 0 / 0, ['.nan'] = 0 / 0 }
@@ -24,7 +26,13 @@ function M.scalar(text)
   return M.string(text)
 end
 
-function M.string(text) return { kind = 'string', value = text, raw = text } end
+-- The node of a text. Raises for one that no YAML file can hold.
+function M.string(text)
+  if text:find('%z') or not is_utf8(text) then
+    error(("'%s' cannot be a setting: expected UTF-8 text without zero bytes"):format((text:gsub('[^\32-\126]', '?'))), 0)
+  end
+  return { kind = 'string', value = text, raw = text }
+end
 
 function M.map() return { kind = 'map', keys = {}, items = {} } end
 
@@ -85,12 +93,24 @@ local function number_text(x)
 end
 
 local yaml_words = { yes = true, no = true, on = true, off = true, y = true, n = true, ['~'] = true, [''] = true }
+-- Characters that YAML takes for line breaks or refuses: control characters, U+2028 and U+2029, U+FEFF, U+FFFE and U+FFFF.
+local odd = { '%c', '\194[\128-\159]', '\226\128[\168\169]', '\239\187\191', '\239\191[\190\191]' }
+local breaks = { ['\n'] = '\\n', ['\t'] = '\\t', ['\r'] = '\\r' }
+local function escape(character)
+  local a, b, c = character:byte(1, 3)
+  return breaks[character] or ('\\u%04x'):format(c and a % 16 * 4096 + b % 64 * 64 + c % 64 or b or a)
+end
+
 local function string_text(text)
-  local plain = M.scalar(text).kind == 'string' and not yaml_words[text:lower()] and not text:find('[%c"\'#{}%[%],&*!|>%%@`]')
-    and not text:find('^0[xX]%x+$') and not text:find(':%s') and not text:find('[:%s]$') and not text:find('^[%s?:.-]') and not text:find('^<<$')
-  if plain or text:match('^<[%w_]+>$') then return text end
-  local escapes = { ['\\'] = '\\\\', ['"'] = '\\"', ['\n'] = '\\n', ['\t'] = '\\t', ['\r'] = '\\r' }
-  return '"' .. text:gsub('[\\"%c]', function(c) return escapes[c] or ('\\x%02x'):format(c:byte()) end) .. '"'
+  local quoted, has_odd = text:gsub('[\\"]', '\\%0'), false
+  for _, characters in ipairs(odd) do
+    local count
+    quoted, count = quoted:gsub(characters, escape)
+    has_odd = has_odd or count > 0
+  end
+  local plain = not has_odd and M.scalar(text).kind == 'string' and not yaml_words[text:lower()] and not text:find('["\'#{}%[%],&*!|>%%@`]')
+    and not text:find('^0[xX]%x+$') and not text:find(':[^%w/]') and not text:find('[:%s]$') and not text:find('^[%s?:.-]') and text ~= '<<'
+  return (plain or text:match('^<[%w_]+>$')) and text or '"' .. quoted .. '"'
 end
 
 -- The node's value as one line of YAML.
@@ -104,7 +124,7 @@ function M.inline(node)
     return '[' .. table.concat(parts, ', ') .. ']'
   elseif node.kind == 'map' then
     local parts = {}
-    for i, key in ipairs(node.keys) do parts[i] = key .. ': ' .. M.inline(node.items[key]) end
+    for i, key in ipairs(node.keys) do parts[i] = string_text(key) .. ': ' .. M.inline(node.items[key]) end
     return '{' .. table.concat(parts, ', ') .. '}'
   end
   return number_text(node.value)
@@ -117,9 +137,9 @@ function M.yaml(map, indent)
   for _, key in ipairs(map.keys) do
     local node = map.items[key]
     if node.kind == 'map' and node.keys[1] then
-      lines[#lines + 1] = ('%s%s:\n%s'):format(indent, key, M.yaml(node, indent .. '  '))
+      lines[#lines + 1] = ('%s%s:\n%s'):format(indent, string_text(key), M.yaml(node, indent .. '  '))
     else
-      lines[#lines + 1] = ('%s%s: %s\n'):format(indent, key, M.inline(node))
+      lines[#lines + 1] = ('%s%s: %s\n'):format(indent, string_text(key), M.inline(node))
     end
   end
   return table.concat(lines)

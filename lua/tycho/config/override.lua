@@ -56,13 +56,13 @@ end
 
 local function skip_blanks(text, i) return text:match('^%s*()', i) end
 
-local function parse_list(text, i)
+local function parse_list(text, i, depth)
   local list = { kind = 'list', items = {} }
   i = skip_blanks(text, i + 1)
   if text:sub(i, i) == ']' then return list, i + 1 end
   while true do
     local item
-    item, i = parse_value(text, i, '[,%]]')
+    item, i = parse_value(text, i, '[,%]]', depth)
     if item.kind == 'null' then fail(text, 'a list may not hold null') end
     if item.kind == 'string' and item.value == '' and item.raw == '' and not item.quoted then
       fail(text, 'a list entry is empty')
@@ -76,15 +76,15 @@ local function parse_list(text, i)
   end
 end
 
-local function parse_map(text, i)
+local function parse_map(text, i, depth)
   local map = node.map()
   i = skip_blanks(text, i + 1)
   if text:sub(i, i) == '}' then return map, i + 1 end
   while true do
     local key, value
-    key, i = parse_value(text, i, '[:,}]')
+    key, i = parse_value(text, i, '[:,}]', depth)
     if text:sub(i, i) ~= ':' then fail(text, "in a {map} each entry is key:value") end
-    value, i = parse_value(text, i + 1, '[,}]')
+    value, i = parse_value(text, i + 1, '[,}]', depth)
     node.set(map, tostring(key.raw), value)
     i = skip_blanks(text, i)
     local c = text:sub(i, i)
@@ -94,7 +94,8 @@ local function parse_map(text, i)
   end
 end
 
-function parse_value(text, i, stops)
+function parse_value(text, i, stops, depth)
+  if depth > node.DEEPEST then error(('lists and maps are nested deeper than %d'):format(node.DEEPEST), 0) end
   i = skip_blanks(text, i)
   local c = text:sub(i, i)
   if c == '"' or c == "'" then
@@ -102,16 +103,16 @@ function parse_value(text, i, stops)
     value.quoted = true
     return value, behind
   elseif c == '[' then
-    return parse_list(text, i)
+    return parse_list(text, i, depth + 1)
   elseif c == '{' then
-    return parse_map(text, i)
+    return parse_map(text, i, depth + 1)
   end
   return parse_word(text, i, stops)
 end
 
 -- The node of the text behind '='.
 function M.value(text)
-  local value, behind = parse_value(text, 1, '[,]')
+  local value, behind = parse_value(text, 1, '[,]', 0)
   behind = skip_blanks(text, behind)
   if behind > #text then return value end
   if text:sub(behind, behind) == ',' then

@@ -1,5 +1,5 @@
 -- Reads a YAML file into nodes (tycho.config.node): order kept, duplicate keys refused, each key with its line and comment.
--- Plain data only: no anchors, no tags.
+-- Plain data only: one document, no anchors, no tags.
 local parser = require('yaml').parser
 local node = require 'tycho.config.node'
 
@@ -47,7 +47,7 @@ function M.parse(text, name)
   end
 
   local read
-  local function read_map()
+  local function read_map(depth)
     local map = node.map()
     while true do
       local key = advance()
@@ -57,43 +57,47 @@ function M.parse(text, name)
         fail(key, ("key '%s' is already defined at %s; remove one"):format(key.value, map.items[key.value].where))
       end
       local first = advance()
-      local value, last = read(first)
+      local value, last = read(first, depth)
       value.where = ('%s:%d'):format(name, line_of(key))
       local same_line = last.end_mark.line == key.start_mark.line and value.kind ~= 'map'
       value.meaning = comment(lines, line_of(key), same_line and last.end_mark.column or key.end_mark.column + 1)
       node.set(map, key.value, value)
     end
   end
-  local function read_list()
+  local function read_list(depth)
     local list = { kind = 'list', items = {} }
     while true do
       local event = advance()
       if event.type == 'SEQUENCE_END' then return list, event end
-      local item = read(event)
+      local item = read(event, depth)
       if item.kind == 'null' then fail(event, 'a list may not hold null') end
       table.insert(list.items, item)
     end
   end
   -- Returns the node that begins with event, and its last event.
-  function read(event)
+  function read(event, depth)
+    if event.tag then fail(event, 'tags such as !!str are not supported') end
+    if depth > node.DEEPEST then fail(event, ('lists and groups are nested deeper than %d'):format(node.DEEPEST)) end
     if event.type == 'SCALAR' then
       return event.style == 'PLAIN' and plain_scalar(event.value) or node.string(event.value), event
     elseif event.type == 'MAPPING_START' then
-      return read_map(), event
+      return read_map(depth + 1), event
     elseif event.type == 'SEQUENCE_START' then
-      return read_list()
+      return read_list(depth + 1)
     end
     fail(event, 'anchors and aliases are not supported')
   end
 
+  advance() -- the stream begins
+  if advance().type == 'STREAM_END' then return node.map() end
   local event = advance()
-  while event and event.type:match('_START$') and event.type ~= 'MAPPING_START' and event.type ~= 'SEQUENCE_START' do
-    event = advance()
-  end
-  if event and event.type == 'MAPPING_START' then return read_map() end
-  if not event or event.type == 'STREAM_END' then return node.map() end
-  if event.type == 'SCALAR' and event.value == '' then return node.map() end
-  fail(event, 'expected key: value lines')
+  local is_empty = event.type == 'SCALAR' and event.value == ''
+  if event.type ~= 'MAPPING_START' and not is_empty then fail(event, 'expected key: value lines') end
+  local tree = is_empty and node.map() or read(event, 0)
+  advance() -- the document ends
+  event = advance()
+  if event.type ~= 'STREAM_END' then fail(event, 'a second document begins; a file of settings holds one') end
+  return tree
 end
 
 function M.read(path, name)
