@@ -236,6 +236,8 @@ describe('a kernel', function()
     -- Where nothing can be kept it works all the same.
     local out = process(code:format(5), ('CC=%s TYCHO_CACHE=/proc/none'):format(compiler))
     assert.equal('40\n', out)
+    out = shell(('ulimit -f 0; TYCHO_CACHE=%s/full ./tycho -e %q'):format(folder, code:format(6):gsub('\n', ' ')))
+    assert.truthy(out:find('^tycho: %S+/full/%S+: cannot write: File too large\n$'), out)
     for name in require 'lfs'.dir(folder .. '/cache') do assert(name:match '^%.+$' or name:match '^%x+%.so$', name) end
   end)
 end)

@@ -150,6 +150,13 @@ describe('./tycho runs', function()
     says(runs 'rm 20260101_000000_lost_12ab --yes', 'status 0')
   end)
 
+  it('reads runs again where their index is damaged', function()
+    runs 'ls'
+    local text = files.read(folder .. '/runs/.runs_index')
+    write('runs/.runs_index', (text:gsub('finished', 'finishes')))
+    says(runs 'ls', 'a    finished')
+  end)
+
   it('sees a run that has changed since it was last listed', function()
     runs 'ls'
     make('a', { lr = 0.1, seed = 0 }, { 3, 2.5, 1.25 }, 'finished')

@@ -1,9 +1,12 @@
 -- TensorBoard's event files, read back by a parser that shares nothing with the writer, and by TensorBoard itself where it is installed.
 local ffi = require 'ffi'
 local bit = require 'bit'
+local lfs = require 'lfs'
 local run_directory = require 'tycho.train.run'
 local tfevents = require 'tycho.io.tfevents'
+local failure = require 'spec.failure'
 local files = require 'spec.files'
+local says = require 'spec.says'
 local shell = require 'spec.shell'
 
 local folder = files.folder()
@@ -113,6 +116,12 @@ describe('event files', function()
     assert.same({ epoch = 1, iteration = 300, loss = 2.5, ['rot_r2/c0'] = -0.25 }, list[2].scalars)
     assert(list[3].scalars.loss ~= list[3].scalars.loss)
     assert(math.abs(list[3].scalars.lr / 1e-12 - 1) < 1e-6)
+  end)
+
+  it('that cannot be written are told of', function()
+    local full = folder .. '/full'
+    assert(lfs.mkdir(full) and lfs.link('/dev/full', full .. '/events.out.tfevents', true))
+    says(failure(tfevents.add, full, 1, { loss = 1 }), ('cannot write %s/events.out.tfevents: No space left on device'):format(full))
   end)
 
   it('lose half a record and forget what is logged again when a run is taken up', function()

@@ -60,6 +60,7 @@ end
 local function append(path, text)
   local out, why = io.open(path, 'ab')
   if not out then error('cannot write ' .. why, 0) end
+  out:setvbuf 'no' -- what fails shall fail here
   local ok, problem = out:write(text)
   out:close()
   if not ok then error(('cannot write %s: %s'):format(path, problem), 0) end

@@ -5,9 +5,9 @@ local lfs = require 'lfs'
 local cache = require 'tycho.cache'
 local lib = require 'tycho.lib'
 local device = require 'tycho.device'
+local file = require 'tycho.io.file' -- declares getpid, too
 local hash = require 'tycho.hash'
 local signature = require 'tycho.kernel.signature'
-require 'tycho.io.file' -- declares getpid
 
 local M = {}
 
@@ -52,11 +52,6 @@ local function read(path)
   local text = handle:read '*a'
   handle:close()
   return text
-end
-local function write(path, text)
-  local handle = assert(io.open(path, 'wb'))
-  handle:write(text)
-  handle:close()
 end
 
 -- ---- CUDA C for a GPU ----
@@ -131,7 +126,7 @@ function M.cuda(body, real, architecture, fn)
       or get(n, program[0], 'nvrtcGetProgramLogSize', 'nvrtcGetProgramLog'):gsub('%z', '')
     n.nvrtcDestroyProgram(program)
     if status ~= 0 then refuse(body.name, result ~= '' and result or ffi.string(n.nvrtcGetErrorString(status))) end
-    write(path, result)
+    file.write(path, result)
   end, fn)
 end
 
@@ -194,7 +189,7 @@ local function object(body, compiler, flags, text, fn)
   end
   return cached(('%s\n%s %s\n%s'):format(version, usual, flags, text), 'so', function(path)
     local source = path .. (flags:find('-x c++', 1, true) and '.cpp' or '.c')
-    write(source, text)
+    file.write(source, text)
     local status, log = run(('%s %s -o %s %s'):format(compiler, usual, quoted(path), flags:gsub('SOURCE', function() return quoted(source) end)))
     os.remove(source)
     if status ~= 0 then refuse(body.name, log) end

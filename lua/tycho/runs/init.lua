@@ -5,6 +5,7 @@
 local lfs = require 'lfs'
 local buffer = require 'string.buffer'
 local file = require 'tycho.io.file'
+local hash = require 'tycho.hash'
 local nearest = require 'tycho.nearest'
 local read = require 'tycho.runs.read'
 
@@ -57,8 +58,9 @@ local function walk(folder, prefix, depth, fn)
 end
 
 local function load_index(folder)
-  local text = file.read(folder .. '/' .. INDEX)
-  local ok, index = pcall(buffer.decode, text or '')
+  local sum, text = (file.read(folder .. '/' .. INDEX) or ''):match '^(%x+)\n(.*)$'
+  if not text or hash(text) ~= sum then return {} end
+  local ok, index = pcall(buffer.decode, text)
   return ok and type(index) == 'table' and index.format == FORMAT and type(index.runs) == 'table' and index.runs or {}
 end
 
@@ -82,7 +84,8 @@ function M.list(folder)
   end)
   for name in pairs(known) do changed = changed or not index[name] end
   if changed then
-    pcall(file.write, folder .. '/' .. INDEX, function(out) out:write(buffer.encode { format = FORMAT, runs = index }) end)
+    local text = buffer.encode { format = FORMAT, runs = index }
+    pcall(file.write, folder .. '/' .. INDEX, hash(text) .. '\n' .. text)
   end
   for _, run in ipairs(list) do
     if read.is_in_use(run.path) then run.status = 'running' end
