@@ -278,6 +278,22 @@ describe('files', function()
       for name in got:get('model'):pairs() do names[#names + 1] = name end
       assert.are.same({ 'w', 'b', 'tied' }, names)
     end)
+    it('tells keys apart by what they are', function()
+      local keys = { pt.tuple { 'a', 'b' }, pt.tuple { 'a\0sb' }, pt.tuple { 'a' }, '\0(sa)', 5LL, '\0005LL', 5, pt.tuple { 5 }, pt.tuple { '5' },
+        pt.tuple { pt.tuple { 5 } }, pt.tuple {}, true, 'true' }
+      local list = {}
+      for i, key in ipairs(keys) do list[i] = { key, i } end
+      local d = pt.dict(list)
+      assert.are.equal(#keys, d:len())
+      assert.are.same({ 1, 5, 10 }, { d:get(pt.tuple { 'a', 'b' }), d:get(5LL), d:get(pt.tuple { pt.tuple { 5 } }) })
+      local shared = pt.tuple { 1 }
+      for _ = 1, 90 do shared = pt.tuple { shared, shared } end
+      assert.is_true(d:set(shared, 'deep'))
+      local endless = pt.tuple {}
+      endless[1], endless[2] = endless, endless
+      assert.is_false(d:set(endless, 1))
+      assert_refuses({ 'Dict:set: w has no value' }, d.set, d, 'w', nil)
+    end)
     it('keeps every dtype', function()
       for name, x in pairs(samples()) do
         pt.save(path 'x.pt', pt.dict { { name, x } })

@@ -13,32 +13,43 @@ Dict.__index = Dict
 M.Dict = Dict
 function M.is_dict(x) return getmetatable(x) == Dict end
 
--- What stands for a key in the index: numbers, strings and booleans themselves, tuples and int64 by their content.
--- nil when Python could not hash it either.
-local function identity(key)
+local DEEPEST = 100 -- of tuples within each other
+
+local function branch(tree, key)
+  tree[key] = tree[key] or {}
+  return tree[key]
+end
+
+-- What stands for a key in the index of d: numbers, strings and booleans themselves, and for each content of a tuple or int64 a table of d's.
+-- nil when Python could not hash it either, or for tuples without end. known: what stands for the tuples within the key [opt].
+local function identity(d, key, known, depth)
   local kind = type(key)
   if key == key and (kind == 'string' or kind == 'number' or kind == 'boolean' or key == M.none) then return key end
-  if kind == 'cdata' then return '\0' .. tostring(key) end
-  if not M.is_tuple(key) then return nil end
-  local parts = {}
+  if kind == 'cdata' then return branch(d.whole, tostring(key)) end
+  known, depth = known or {}, depth or 0
+  if not M.is_tuple(key) or depth > DEEPEST then return nil end
+  if known[key] then return known[key] end
+  local here = d.tuples
   for i = 1, #key do
-    local part = identity(key[i])
+    local part = identity(d, key[i], known, depth + 1)
     if part == nil then return nil end
-    parts[i] = type(part):sub(1, 1) .. tostring(part)
+    here = branch(here, part)
   end
-  return '\0(' .. table.concat(parts, '\0') .. ')'
+  known[key] = here
+  return here
 end
 
 -- A dict of { key, value } pairs, in their order. ordered: whether PyTorch shall see an OrderedDict (default) or a dict.
 function M.dict(pairs_list, ordered)
-  local d = setmetatable({ keys = {}, values = {}, index = {}, ordered = ordered ~= false }, Dict)
+  local d = setmetatable({ keys = {}, values = {}, index = {}, whole = {}, tuples = {}, ordered = ordered ~= false }, Dict)
   for _, pair in ipairs(pairs_list or {}) do d:set(pair[1], pair[2]) end
   return d
 end
 
--- Adds or replaces; returns false for a key that cannot be one.
+-- Adds or replaces; returns false for a key that cannot be one. Raises for no value: M.none is one.
 function Dict:set(key, value)
-  local id = identity(key)
+  if value == nil then error(('Dict:set: %s has no value; None is python.none'):format(tostring(key)), 0) end
+  local id = identity(self, key)
   if id == nil then return false end
   local i = self.index[id]
   if not i then
@@ -50,12 +61,12 @@ function Dict:set(key, value)
 end
 
 -- The value, or nil.
-function Dict:get(key) return self.values[self.index[identity(key)]] end
+function Dict:get(key) return self.values[self.index[identity(self, key)]] end
 function Dict:len() return #self.keys end
 
 -- No closure over the Dict: compiled code would keep it, and with it the tensors of a whole checkpoint, alive for good.
 local function step(d, key)
-  local i = key == nil and 1 or d.index[identity(key)] + 1
+  local i = key == nil and 1 or d.index[identity(d, key)] + 1
   return d.keys[i], d.values[i]
 end
 
