@@ -175,6 +175,8 @@ describe('checkpoints', function()
       assert_says({ 'strip=PREFIX', 'module.' }, 'convert a.pt b.npz module.')
       assert_says({ 'a.pt', 'begins with module.' }, 'convert a.pt b.npz strip=module.')
       assert_says({ 'both.pt', 'the name x' }, 'convert both.pt b.npz strip=m.')
+      pt.save(path 'both.pt', pt.dict { { 'm/x', 1 }, { 'm', pt.dict { { 'x', 2 } } } })
+      assert_says({ 'both.pt', 'the name m/x' }, 'convert both.pt b.pt')
       local text, status = ckpt ''
       assert.truthy(text:find('usage: ./tycho ckpt inspect', 1, true) and status == 1)
       assert.equal(0, select(2, ckpt '--help'))

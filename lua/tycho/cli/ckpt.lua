@@ -229,9 +229,10 @@ local function convert(from, to, option)
     value, hits = strip(value, prefix, from)
     if hits == 0 then error(('%s: no name begins with %s'):format(from, prefix), 0) end
   end
+  local entries = tensors.entries(value, from)
   local left_out = tensors.save(to, value, metadata)
   local count, widened = 0, {}
-  for _, entry in ipairs(tensors.entries(value, from)) do
+  for _, entry in ipairs(entries) do
     local t = entry[2]
     if tensor.is_tensor(t) then
       count = count + 1

@@ -45,6 +45,7 @@ local function read_header(path, bytes, size)
     fail(path, 'the header is damaged; pack the data again')
   end
   local header = json.decode(ffi.string(bytes + START, length), path)
+  if type(header) ~= 'table' then fail(path, 'the header is no JSON object; pack the data again') end
   for _, field in ipairs(M.fields) do
     if header[field] == nil then fail(path, 'the header lacks %s; pack the data again', field) end
   end
@@ -181,6 +182,9 @@ function Writer:finish(tail)
   header.bytes = out.position
   header.tail = file.with_mapping(out.path, function(bytes, size) return hash(bytes + at.rows, size - at.rows) end)
   local text = json.encode(header)
+  if #text > IMAGES - START then
+    fail(self.path, 'the header has %d bytes, at most %d fit; shorten the description of its source', #text, IMAGES - START)
+  end
   out:seek(0)
   out:write(MAGIC .. file.put_u32(M.version) .. file.put_u32(#text) .. hash(text) .. text .. ('\0'):rep(IMAGES - START - #text))
   out:finish(self.path)

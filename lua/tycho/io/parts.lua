@@ -23,15 +23,14 @@ local function is_there(path) return lfs.attributes(path, 'mode') == 'file' end
 
 -- Reads the list of parts; nil when it is none of this array.
 local function listed(self)
-  local list = io.open(self.path .. '.parts', 'r')
-  if not list then return nil end
-  local hashes, title = {}, list:read('*l')
-  for line in list:lines() do
+  local title, lines = (file.read(self.path .. '.parts') or ''):match '^([^\n]*)\n(.*)$'
+  if title ~= self.title then return nil end
+  local hashes = {}
+  for line in lines:gmatch '[^\n]+' do
     local i, digits = line:match('^(%d+) (%x+)$')
     if i and #digits == 16 then hashes[tonumber(i)] = digits end
   end
-  list:close()
-  return title == self.title and hashes or nil
+  return hashes
 end
 
 local function view(self, storage, i)
@@ -58,9 +57,9 @@ end
 -- listed but have other bytes. Writes nothing.
 function M.open(path, shape, rows, dtype)
   dtype = dtype or 'f32'
+  local header = npy.header(dtype, shape)
   local size, row = dtypes[dtype].size, 1
   for i = 2, #shape do row = row * shape[i] end
-  local header = npy.header(dtype, shape)
   local self = setmetatable({ path = path, shape = shape, dtype = dtype, rows = rows, row_bytes = row * size, header = header, offset = #header,
     count = math.ceil(shape[1] / rows), done = {}, damaged = 0 }, Parts)
   self.title = ('%s %s in parts of %d rows'):format(dtype, table.concat(shape, 'x'), rows)
@@ -136,10 +135,12 @@ end
 -- A copy of part i, which must be there.
 function Parts:read(i)
   local first, count = self:range(i)
-  local handle = io.open(self.file, 'rb')
+  local handle, why = io.open(self.file, 'rb')
+  if not handle then error('cannot read ' .. why, 0) end
   handle:seek('set', self.offset + first * self.row_bytes)
-  local bytes = handle:read(count * self.row_bytes)
+  local bytes = handle:read(count * self.row_bytes) or ''
   handle:close()
+  if #bytes < count * self.row_bytes then error(('cannot read %s: part %d is cut off'):format(self.file, i), 0) end
   local shape = { unpack(self.shape) }
   shape[1] = count
   local t = tensor.empty(shape, self.dtype)
@@ -150,6 +151,7 @@ end
 -- The whole array, mapped: pages are read when touched.
 function Parts:tensor()
   if self.left > 0 then error(('%s.npy: %d of %d parts are missing'):format(self.path, self.left, self.count), 0) end
+  if self.count == 0 then return tensor.empty(self.shape, self.dtype) end
   return tensor.from_storage(file.map(self.file), self.offset, self.shape, self.dtype)
 end
 
