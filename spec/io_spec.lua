@@ -8,6 +8,7 @@ local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local npy = require 'tycho.io.npy'
 local npz = require 'tycho.io.npz'
+local parts = require 'tycho.io.parts'
 local pt = require 'tycho.io.pt'
 local safetensors = require 'tycho.io.safetensors'
 local tensors = require 'tycho.io.tensors'
@@ -136,7 +137,11 @@ describe('files', function()
       npy.save_strings(path 'x', {})
       assert.are.same({}, npy.load(path 'x'))
       assert_refuses({ 'UTF-8' }, npy.save_strings, path 'x', { '\255' })
+      assert_refuses({ 'UTF-8' }, npy.save_strings, path 'x', { '\237\160\128' }) -- a surrogate
       assert_refuses({ path 'x', 'list of strings', 'number' }, npy.save_strings, path 'x', { 1 })
+      assert_refuses({ path 'x', 'found a tensor in the list' }, npy.save_strings, path 'x', { 'a', tensor.ones { 1 } })
+      assert_refuses({ path 'x', 'has its sizes in field shape: found 4 strings for shape (2)' }, npy.save_strings, path 'x',
+        { { 'a', 'b' }, { 'c', 'd' } })
       local nested = { { 'a', 'b' }, { 'c', '' }, { 'd', 'e' }, shape = { 3, 2 } }
       npz.save(path 'x', { nested = nested, list = list, single = { 'q', shape = {} } })
       assert.are.same({ nested = nested, list = list, single = { 'q', shape = {} } }, npz.load(path 'x'))
@@ -237,6 +242,13 @@ describe('files', function()
   end)
 
   describe('zip', function()
+    it('refuses names that it has no place for', function()
+      for _, name in ipairs { ('n'):rep(65532), 'a\255' } do
+        assert_refuses({ path 'x', 'at most 65535 bytes of UTF-8' }, npz.save, path 'x', { [name] = tensor.ones { 1 } })
+      end
+      npz.save(path 'x', { [('n'):rep(65531)] = tensor.ones { 1 } })
+      assert.are.equal(('n'):rep(65531), (next(npz.load(path 'x'))))
+    end)
     it('refuses two entries that share bytes, and encryption', function()
       zip.write(path 'x', function(archive)
         archive:add('a', ('x'):rep(100))
@@ -327,7 +339,14 @@ describe('files', function()
       local data = ffi.string(x.f64:ptr(), 16)
       assert.are.equal(1, bytes:find(data, 1, true) % 64)
     end)
+    it('writes state dicts as dicts, wherever they stand', function()
+      local layer = tycho.nn.Linear(2, 3)
+      pt.save(path 'x', { model = layer:state_dict(), groups = { { 'lr', 0.1 } } })
+      assert_same(layer.weight, pt.load(path 'x'):get('model'):get 'weight')
+      assert.are.same({ { 'lr', 0.1 } }, pt.load(path 'x'):get 'groups')
+    end)
     it('refuses what it cannot write', function()
+      assert_refuses({ 'pt.save', 'UTF-8' }, pt.save, path 'x', { ['a\255'] = 1 })
       assert_refuses({ 'pt.save', 'function' }, pt.save, path 'x', { print })
       local loop = {}
       loop.loop = loop
@@ -352,6 +371,11 @@ describe('files', function()
     it('reads bfloat16', function()
       raw('{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}', '\192\63\0\192')
       assert_same(tensor.tensor { 1.5, -2 }, safetensors.load(path 'x'):get('a'))
+    end)
+    it('refuses names that a file of it cannot have', function()
+      for _, name in ipairs { '__metadata__', 'a\255' } do
+        assert_refuses({ 'no tensor can have the name' }, safetensors.save, path 'x', { [name] = tensor.ones { 1 } })
+      end
     end)
     it('refuses damaged files', function()
       local entry = '{"a":{"dtype":"%s","shape":[%s],"data_offsets":[%s]}}'
@@ -404,6 +428,11 @@ describe('files', function()
           assert_same(layer.weight, loaded:get 'weight')
           assert_same(layer.bias, loaded:get 'bias')
         end
+        local format = require('tycho.io.' .. ending)
+        for _, value in ipairs { layer:state_dict(), pt.dict(layer:state_dict()), { weight = layer.weight, bias = layer.bias } } do
+          format.save(path('layer.' .. ending), value)
+          assert_same(layer.bias, tensors.load(path('layer.' .. ending)):get 'bias')
+        end
       end
       assert_refuses({ 'none.safetensors: the value holds no tensor, and .safetensors has no place for anything else' }, tensors.save,
         path 'none.safetensors', { a = 3 })
@@ -425,6 +454,25 @@ describe('files', function()
       assert_same(x, npz.load(path 'x.npz')['model/w'])
       assert_refuses({ 'x.txt', '.safetensors' }, tensors.save, path 'x.txt', value, {})
       assert_refuses({ 'here', 'a/b' }, tensors.entries, pt.dict { { 'a/b', 1 }, { 'a', pt.dict { { 'b', 2 } } } }, 'here')
+    end)
+  end)
+
+  describe('an array in parts', function()
+    local function open(rows, dtype) return parts.open(path 'x', { rows, 4 }, 2, dtype) end
+    it('says what is wrong with it', function()
+      assert_refuses({ 'NumPy has no bf16' }, open, 6, 'bf16')
+      assert.are.same({ 0, 4 }, open(0):tensor().shape)
+      local array = open(4)
+      for i = 1, 2 do array:write(i, tensor.full({ 2, 4 }, i)) end
+      assert_same(tensor.full({ 2, 4 }, 2), array:read(2))
+      write('x.npy', read('x.npy'):sub(1, -5))
+      assert_refuses({ path 'x.npy', 'part 2 is cut off' }, array.read, array, 2)
+      os.remove(path 'x.npy')
+      assert_refuses({ 'cannot read', path 'x.npy' }, array.read, array, 2)
+      os.remove(path 'x.parts')
+      assert(lfs.mkdir(path 'x.parts'))
+      array = open(4)
+      assert_refuses({ path 'x.parts', 'directory' }, array.write, array, 1, tensor.full({ 2, 4 }, 1))
     end)
   end)
 

@@ -5,6 +5,7 @@ local ffi = require 'ffi'
 local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
 local elements = require 'tycho.io.elements'
+local is_utf8 = require 'tycho.io.utf8'
 local fail = file.fail
 
 local M = {}
@@ -163,18 +164,19 @@ local function header(description, shape)
 end
 
 -- The header of an array of this element type and shape: what stands before its elements in the file.
-function M.header(dtype, shape) return header(descriptions[dtype], shape) end
+function M.header(dtype, shape)
+  return header(descriptions[dtype] or error(('NumPy has no %s: convert it, to f32 say'):format(dtype), 0), shape)
+end
 
 local function code_points(text, where)
+  if not is_utf8(text) then fail(where, '%q is not UTF-8 text', text) end
   local out = {}
   local at = 1
   while at <= #text do
     local first = text:byte(at)
-    local extra = first < 0x80 and 0 or first < 0xc0 and -1 or first < 0xe0 and 1 or first < 0xf0 and 2 or first < 0xf8 and 3 or -1
-    local tail = extra >= 0 and text:match('^' .. ('[\128-\191]'):rep(extra), at + 1)
-    if not tail then fail(where, '%q is not UTF-8 text', text) end
+    local extra = first < 0x80 and 0 or first < 0xe0 and 1 or first < 0xf0 and 2 or 3
     local code = extra == 0 and first or first % 2^(6 - extra)
-    for i = 1, extra do code = code * 64 + tail:byte(i) % 64 end
+    for i = 1, extra do code = code * 64 + text:byte(at + i) % 64 end
     out[#out + 1] = code
     at = at + 1 + extra
   end
@@ -182,20 +184,26 @@ local function code_points(text, where)
 end
 
 local function collect_strings(value, out)
-  if type(value) ~= 'table' then out[#out + 1] = value end
-  for i = 1, type(value) == 'table' and #value or 0 do collect_strings(value[i], out) end
+  local is_list = type(value) == 'table' and getmetatable(value) == nil
+  if not is_list then out[#out + 1] = value end
+  for i = 1, is_list and #value or 0 do collect_strings(value[i], out) end
   return out
 end
 
 -- The '<U' array of a list as M.load returns them, padded to the longest.
 local function string_pieces(list, where)
-  local strings, codes, width = collect_strings(list, {}), {}, 1
+  local strings, codes, width, shape = collect_strings(list, {}), {}, 1, list.shape or { #list }
   for i, text in ipairs(strings) do
-    if type(text) ~= 'string' then fail(where, 'expected a tensor or a list of strings, found a %s in the list', type(text)) end
+    if type(text) ~= 'string' then
+      fail(where, 'expected a tensor or a list of strings, found a %s in the list', tensor.is_tensor(text) and 'tensor' or type(text))
+    end
     codes[i] = code_points(text, where)
     width = math.max(width, #codes[i])
   end
-  local pieces = { header('<U' .. width, list.shape or { #list }) }
+  if elements.count(shape, where) ~= #strings then
+    fail(where, 'a list of strings is flat, or has its sizes in field shape: found %d strings for shape (%s)', #strings, table.concat(shape, ', '))
+  end
+  local pieces = { header('<U' .. width, shape) }
   for i = 1, #codes do
     local row = {}
     for j = 1, width do row[j] = file.put_u32(codes[i][j] or 0) end

@@ -2,6 +2,7 @@
 local file = require 'tycho.io.file'
 local zip = require 'tycho.io.zip'
 local npy = require 'tycho.io.npy'
+local python = require 'tycho.io.python'
 
 local M = {}
 
@@ -18,14 +19,14 @@ function M.load(path)
   end)
 end
 
--- Writes a table name -> tensor or list of strings, in the order of the names. options.compress = true deflates. Data that is not deflated is
+-- Writes tensors and lists of strings by name (a table, Dict or state dict), in the order of the names. options.compress = true deflates. Data that is not deflated is
 -- aligned, so that it can be used where it lies.
 function M.save(path, arrays, options)
-  local names, how = {}, { compress = options and options.compress, align = 64 }
-  for name in pairs(arrays) do names[#names + 1] = name end
+  local names, by_name, how = {}, {}, { compress = options and options.compress, align = 64 }
+  for name, x in python.pairs(python.named(arrays)) do names[#names + 1], by_name[name] = name, x end
   table.sort(names)
   zip.write(path, function(archive)
-    for _, name in ipairs(names) do archive:add(name .. '.npy', npy.pieces(arrays[name], path .. ': ' .. name), how) end
+    for _, name in ipairs(names) do archive:add(name .. '.npy', npy.pieces(by_name[name], path .. ': ' .. name), how) end
   end)
 end
 

@@ -11,6 +11,7 @@ local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
 local zip = require 'tycho.io.zip'
 local elements = require 'tycho.io.elements'
+local is_utf8 = require 'tycho.io.utf8'
 local pickle = require 'tycho.io.pickle'
 local python = require 'tycho.io.python'
 local fail = file.fail
@@ -262,7 +263,10 @@ end
 local ORDERED_DICT = 'ccollections\nOrderedDict\n)R'
 local classes = { f32 = 'Float', f64 = 'Double', i64 = 'Long', i32 = 'Int', u8 = 'Byte', f16 = 'Half', bf16 = 'BFloat16' }
 
-local function text(s) return 'X' .. file.put_u32(#s) .. s end
+local function text(s)
+  if not is_utf8(s) then error(('pt.save: the text %q is not UTF-8'):format(s), 0) end
+  return 'X' .. file.put_u32(#s) .. s
+end
 
 local function integer(n)
   if type(n) == 'number' and n >= -2^31 and n < 2^31 then return 'J' .. file.put_u32(n % 2^32) end
@@ -281,9 +285,19 @@ local function integers(list)
   return '(' .. table.concat(out) .. 't'
 end
 
+-- The Dict that a list of {name, tensor} is, as Module:state_dict gives it; else value.
+local function as_dict(value)
+  local dict = python.named(value)
+  for _, x in ipairs(python.is_dict(dict) and dict.values or {}) do
+    if not tensor.is_tensor(x) then return value end
+  end
+  return dict
+end
+
 -- Appends the pickle of value to out; records tensors in storages, each once.
 local function emit(out, value, storages, depth)
   if depth > DEEPEST then error(('pt.save: tables are nested deeper than %d, or contain themselves'):format(DEEPEST), 0) end
+  value = as_dict(value)
   local kind = type(value)
   if value == python.none then
     out[#out + 1] = 'N'
@@ -335,7 +349,7 @@ local function emit(out, value, storages, depth)
 end
 
 -- Writes value: tensors, numbers (whole ones become int), strings, booleans, pt.none, Dict, tuples, Lua lists, and tables with string
--- keys (written as dict, keys sorted; an empty table is an empty dict). A tensor that occurs twice is stored once.
+-- keys (written as dict, keys sorted; an empty table is an empty dict). A list of {name, tensor} is written as an OrderedDict. A tensor that occurs twice is stored once.
 function M.save(path, value)
   local out, storages = { '\128\2' }, {}
   emit(out, value, storages, 0)

@@ -6,6 +6,7 @@ local tensor = require 'tycho.tensor'
 local file = require 'tycho.io.file'
 local elements = require 'tycho.io.elements'
 local json = require 'tycho.io.json'
+local is_utf8 = require 'tycho.io.utf8'
 local python = require 'tycho.io.python'
 local fail = file.fail
 
@@ -79,13 +80,16 @@ function M.load(path)
   return file.with_mapping(path, function(bytes, size, mapping) return parse(bytes, size, path, mapping) end)
 end
 
--- tensors: a Dict or table of tensors by name; metadata: table of strings [opt]. Largest element types first, then by name, so that equal
+-- tensors: a Dict, table or state dict of tensors by name; metadata: table of strings [opt]. Largest element types first, then by name, so that equal
 -- content gives equal files and all data is aligned.
 function M.save(path, tensors, metadata)
   local entries = {}
-  for name, value in python.pairs(tensors) do
+  for name, value in python.pairs(python.named(tensors)) do
     if type(name) ~= 'string' or not tensor.is_tensor(value) then
       error(('safetensors.save: expected tensors by name, got %s under %s'):format(type(value), tostring(name)), 0)
+    end
+    if name == '__metadata__' or not is_utf8(name) then
+      error(('safetensors.save: no tensor can have the name %q: expected UTF-8 text other than __metadata__'):format(name), 0)
     end
     entries[#entries + 1] = { name = name, value = value, bytes = elements.bytes(value), size = elements[value.dtype].size }
   end

@@ -3,6 +3,7 @@
 -- Format: PKWARE APPNOTE 6.3.
 local ffi = require 'ffi'
 local file = require 'tycho.io.file'
+local is_utf8 = require 'tycho.io.utf8'
 local fail, u16, u32, u64 = file.fail, file.u16, file.u32, file.u64
 
 ffi.cdef [[
@@ -199,6 +200,9 @@ end
 -- as PyTorch does.
 function Archive:add(name, pieces, options)
   options = options or {}
+  if #name > 65535 or not is_utf8(name) then
+    fail(self.out.path, 'cannot hold an entry with the name %q: expected at most 65535 bytes of UTF-8 text', name:sub(1, 40))
+  end
   local entry = { name = name, size = 0, crc = 0, method = 0, offset = self.out.position }
   local parts = {}
   for i, piece in ipairs(type(pieces) == 'string' and { pieces } or pieces) do
