@@ -167,6 +167,19 @@ describe('files', function()
       for i = 1, 32 do assert.is_true(type(list[i]) == 'number' and list[i] ~= list[i]) end
       assert.truthy(text:find('32 NaN', 1, true))
     end)
+    it('reads strings in time that grows with the file, and refuses shapes that hold none of it', function()
+      local function strings(description, shape, data)
+        local header = ("{'descr': '%s', 'fortran_order': False, 'shape': %s}"):format(description, shape)
+        return npy.decode('\147NUMPY\1\0' .. file.put_u16(#header) .. header .. data, 'here')
+      end
+      local data, start = ('\0'):rep(1e5) .. 'x', os.clock()
+      assert.is_true(strings('|S100001', '(1,)', data)[1] == data)
+      assert.is_true(os.clock() - start < 1)
+      assert.are.same({ '', 'a' }, strings('|S2', '(2,)', '\0\0a\0'))
+      for description, shape in pairs { ['<U5'] = '(1099511627776, 0)', ['|S0'] = '(1024, 1025)', ['<f4'] = '(0, 9007199254740992)' } do
+        assert_refuses({ 'here: ', 'shape (', 'not plausible' }, strings, description, shape, '')
+      end
+    end)
     it('refuses u8 values that int64 cannot hold', function()
       local text = npy.encode(tensor.tensor({ -1 }, 'i64')):gsub('<i8', '<u8')
       assert_refuses({ 'here', '2^63' }, npy.decode, text, 'here')

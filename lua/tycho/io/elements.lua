@@ -9,6 +9,7 @@ local fail = file.fail
 
 local M = {}
 
+local MOST = 2^44 -- elements
 local LEAST_MAPPED = 2^20 -- bytes of a file; of smaller ones, thousands may be read, and the system allows only so many mappings
 
 -- Floats are moved as bits: a NaN with a payload, read through the FFI as a number, could pass for another Lua type.
@@ -52,20 +53,20 @@ for name, k in pairs(kinds) do
     to = ffi.typeof(k[4] .. ' *'), convert = k[5], plain = k[5] == same and k[3] == k[4] }
 end
 
--- Number of elements of shape (Lua list of sizes): refuses what is not a list of at most 6 whole sizes, and a product that is not exact.
+-- Number of elements of shape (Lua list of sizes): refuses what is not a list of at most 6 whole sizes, and more than MOST of them, empty sizes
+-- left out: the bytes, and the strides beside an empty size, stay exact.
 function M.count(shape, where)
   if #shape > 6 then fail(where, 'at most 6 dims are supported, found %d', #shape) end
   local count, empty = 1, false
   for i = 1, #shape do
     local size = shape[i]
-    if type(size) ~= 'number' or size < 0 or size > 2^53 or size ~= math.floor(size) then
+    if type(size) ~= 'number' or size < 0 or size ~= math.floor(size) then
       fail(where, 'expected sizes that are whole numbers >= 0, found %s', tostring(size))
     end
-    count, empty = count * size, empty or size == 0
+    count, empty = count * math.max(size, 1), empty or size == 0
   end
-  if empty then return 0 end
-  if count > 2^44 then fail(where, 'an array of %g elements is not plausible', count) end
-  return count
+  if count > MOST then fail(where, 'an array of shape (%s) is not plausible', table.concat(shape, ', ')) end
+  return empty and 0 or count
 end
 
 function M.dense_stride(shape)

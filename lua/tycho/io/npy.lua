@@ -81,7 +81,10 @@ local function read_unicode(p, width, big, where)
   for i = 1, #out do out[i] = utf8(out[i], where) end
   return table.concat(out)
 end
-local function read_bytes(p, width) return (ffi.string(p, width):gsub('%z+$', '')) end
+local function read_bytes(p, width)
+  while width > 0 and p[width - 1] == 0 do width = width - 1 end
+  return ffi.string(p, width)
+end
 
 local function nest(strings, shape, stride, dim, offset)
   if dim > #shape then return strings(offset) end
@@ -127,7 +130,11 @@ function M.parse(bytes, size, where, mapping)
   local stride = header.fortran_order and #header.shape > 1 and fortran_stride(header.shape) or nil
   local big = order == '>'
   if kind then return elements.read(bytes, kind, header.shape, stride, mapping, where, big) end
-  if item == 0 and count > 2^20 then fail(where, '%.0f empty strings are not plausible', count) end
+  local lists = 1 -- and empty strings: nothing of them is in the file
+  for _, n in ipairs(header.shape) do lists = lists * math.max(n, 1) end
+  if count * item == 0 and lists > 2^20 then
+    fail(where, 'shape (%s) of strings without a byte is not plausible', table.concat(header.shape, ', '))
+  end
   local width = tonumber(digits)
   local function string_at(i)
     if letter == 'S' then return read_bytes(bytes + i * item, width) end
