@@ -71,6 +71,11 @@ function Meters:state_dict()
 end
 
 function Meters:load_state_dict(source)
+  for name, values in pairs(source) do
+    if values.ndim ~= 1 or values:numel() ~= 2 then
+      error(('meters: %s must have shape (2), sum and weight, got %s'):format(name, tensor.shape_text(values)), 0)
+    end
+  end
   self:reset()
   for name, values in pairs(source) do
     local sum, weight = unpack(values:tolist())
