@@ -96,6 +96,11 @@ describe('plot', function()
     assert(found.none.x < found['30'].x)
   end)
 
+  it('leaves gaps at what is no number, or too large to have an extent', function()
+    local series = { x = { 1, 2, 'x', -1e308, 3, 4 }, y = { 1, {}, 1, 1, 1e308, 2 } }
+    assert.equal(2, #dots(plot.lines { series = { series } }))
+    assert.truthy(plot.lines({ series = { series } }):text { columns = 40, rows = 5 })
+  end)
   it('leaves a gap at a NaN and shows a point alone between two', function()
     local figure = one { x = { 0, 1, 2, 3, 4 }, y = { 0.1, 0.2, nan, 0.3, nan } }
     assert.equal(1, #curves(figure))

@@ -51,6 +51,17 @@ describe('a report', function()
     end
   end)
 
+  it('is made of what is there where files hold something else', function()
+    write('metrics.jsonl', '[1,2]\n{"epoch":"x","loss":1e308}\n{"epoch":"nan","loss":2}\n')
+    write('results.json', '{"rows":[3,[5,6],{"kept":7}]}')
+    write('figures.json', '[3,[4],{"file":{}}]')
+    write('status.json', '{"status":"failed","message":{"a":1}}')
+    says(read(report.write(folder)), 'failed, 2 epochs; metrics.jsonl: 1 of 3 lines cannot be read', '<td class="number">7</td>', '>loss</text>')
+    for _, name in ipairs { 'results.json', 'figures.json' } do write(name, '5') end
+    report.add_figure(folder, 'near.jpg', 'words')
+    says(read(report.write(folder)), '<figcaption>words</figcaption>')
+  end)
+
   it('is made of what is there when files are damaged or absent', function()
     write('metrics.jsonl', '{"epoch":1,"loss":2}\n{"ep')
     write('results.json', '{')

@@ -15,7 +15,8 @@ local PALETTE = { '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e
 local function color_of(i) return PALETTE[(i - 1) % #PALETTE + 1] end
 local DASHES = { { 7, 4 }, { 2, 3 }, { 12, 5 } }
 
-function M.is_number(v) return type(v) == 'number' and v == v and math.abs(v) < math.huge end
+-- What can be drawn: the extent of larger numbers may be infinite.
+function M.is_number(v) return type(v) == 'number' and math.abs(v) < 1e300 end
 local is_number = M.is_number
 
 -- Round steps (1, 2, 5 times a power of ten) that cut low..high into about n parts: the list of ticks, and the step.
@@ -61,8 +62,10 @@ local function extent(options, key)
     for i, value in ipairs(series[key]) do
       local reach = key == 'y' and series.yerr and series.yerr[i]
       if not is_number(reach) then reach = 0 end
-      take(value - reach)
-      take(value + reach)
+      if is_number(value) then
+        take(value - reach)
+        take(value + reach)
+      end
     end
   end
   for _, line in ipairs(key == 'y' and options.hlines or {}) do take(line.y) end

@@ -131,13 +131,17 @@ end
 function M.diff(list, words, options)
   if #words ~= 2 then error('runs diff: name two runs', 0) end
   local a, b = runs.find(list, words[1]), runs.find(list, words[2])
+  local function title(run) -- one that no other column has
+    return (a.name == b.name or run.name == 'name' or run.name == 'change') and 'run ' .. run.path or run.name
+  end
+  local first, second = title(a), title(b)
   local function rows_of(x, y, with_change)
     local rows, seen = {}, {}
     for _, values in ipairs { x, y } do
       for name in pairs(values) do
         local p, q = x[name], y[name]
         if not seen[name] and p ~= q and not (p ~= p and q ~= q) then
-          rows[#rows + 1] = { name = name, [a.name] = p, [b.name] = q, change = with_change and p and q and q - p or nil }
+          rows[#rows + 1] = { name = name, [first] = p, [second] = q, change = with_change and p and q and q - p or nil }
         end
         seen[name] = true
       end
@@ -148,9 +152,9 @@ function M.diff(list, words, options)
   if a == b then return print 'this is one and the same run' end
   local settings, metrics = rows_of(a.settings or {}, b.settings or {}), rows_of(a.metrics, b.metrics, true)
   if #settings + #metrics == 0 then return print 'same settings, same metrics' end
-  if #settings > 0 then show(tables { columns = { 'name', a.name, b.name }, rows = settings }, options) end
+  if #settings > 0 then show(tables { columns = { 'name', first, second }, rows = settings }, options) end
   if #settings > 0 and #metrics > 0 then print() end
-  if #metrics > 0 then show(tables { columns = { 'name', a.name, b.name, 'change' }, rows = metrics }, options) end
+  if #metrics > 0 then show(tables { columns = { 'name', first, second, 'change' }, rows = metrics }, options) end
 end
 
 -- Mean and deviation over the runs that share the settings under --group (default: those in which the runs differ).

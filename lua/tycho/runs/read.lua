@@ -4,6 +4,7 @@ local lfs = require 'lfs'
 local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local node = require 'tycho.config.node'
+local is_number = require('tycho.plot.layout').is_number
 local yaml = require 'tycho.config.yaml'
 
 local M = {}
@@ -42,7 +43,7 @@ end
 -- The row that a line says, or nil.
 local function row_of(line)
   local ok, row = pcall(json.decode, line)
-  if not ok or type(row) ~= 'table' then return nil end
+  if not ok or type(row) ~= 'table' or row[1] ~= nil then return nil end
   for key, value in pairs(row) do row[key] = words[value] or value end
   return row
 end
@@ -95,13 +96,13 @@ function M.summary(path)
   return last, #lines - bad, complaint_of(lines, bad, first_bad)
 end
 
--- What to plot of a metric over the epochs: {x, y, is_finite = whether any value is}; nil for one without values.
+-- What to plot of a metric over the epochs: {x, y, is_finite = whether any value can be drawn}; nil for one without values.
 function M.series(rows, name)
   local x, y, is_finite = {}, {}, false
   for i, row in ipairs(rows) do
     if type(row[name]) == 'number' then
-      x[#x + 1], y[#y + 1] = row.epoch or i, row[name]
-      is_finite = is_finite or row[name] - row[name] == 0
+      x[#x + 1], y[#y + 1] = is_number(row.epoch) and row.epoch or i, row[name]
+      is_finite = is_finite or is_number(row[name])
     end
   end
   return #x > 0 and { x = x, y = y, is_finite = is_finite } or nil
@@ -126,7 +127,9 @@ local function status_of(path)
   local text = read(path .. '/status.json')
   if text then
     local ok, status = pcall(json.decode, text)
-    if ok and type(status) == 'table' and type(status.status) == 'string' then return status.status, status.message end
+    if ok and type(status) == 'table' and type(status.status) == 'string' then
+      return status.status, type(status.message) == 'string' and status.message or nil
+    end
     return 'killed', nil, 'status.json cannot be read'
   end
   return lfs.attributes(path .. '/results.json') and 'finished' or 'killed'

@@ -27,11 +27,23 @@ local base64, escape = markup.base64, markup.escape
 
 local types = { png = 'image/png', jpg = 'image/jpeg', svg = 'image/svg+xml' }
 
-local function figures(path)
-  local text = file.read(path .. '/figures.json')
-  local ok, list = pcall(json.decode, text or '[]', 'figures.json')
+-- The JSON objects in a list; none of what is no list.
+local function objects_in(list)
   local out = {}
-  for _, figure in ipairs(ok and list or {}) do
+  for _, value in ipairs(type(list) == 'table' and list or {}) do
+    if type(value) == 'table' and value[1] == nil then out[#out + 1] = value end
+  end
+  return out
+end
+
+local function listed_figures(path)
+  local ok, list = pcall(json.decode, file.read(path .. '/figures.json') or '[]')
+  return objects_in(ok and list)
+end
+
+local function figures(path)
+  local out = {}
+  for _, figure in ipairs(listed_figures(path)) do
     local bytes, kind = file.read(path .. '/' .. tostring(figure.file)), types[tostring(figure.file):match('%.(%w+)$') or '']
     if bytes and kind then
       out[#out + 1] = ('<figure><img alt="%s" src="data:%s;base64,%s"><figcaption>%s</figcaption></figure>'):format(escape(figure.caption), kind,
@@ -43,9 +55,7 @@ end
 
 -- Adds an image of the run's directory to those that its page shows.
 function M.add_figure(path, name, caption)
-  local text = file.read(path .. '/figures.json')
-  local ok, list = pcall(json.decode, text or '[]')
-  list = ok and list or {}
+  local list = listed_figures(path)
   for i = #list, 1, -1 do
     if list[i].file == name then table.remove(list, i) end
   end
@@ -154,15 +164,15 @@ end
 local function results_table(path)
   local text = file.read(path .. '/results.json')
   local ok, results = pcall(json.decode, text or '')
-  if not (ok and type(results) == 'table' and type(results.rows) == 'table') then return '' end
-  local heads, seen, rows = {}, {}, {}
-  for _, row in ipairs(results.rows) do
+  local heads, seen, rows, given = {}, {}, {}, objects_in(ok and type(results) == 'table' and results.rows)
+  if #given == 0 then return '' end
+  for _, row in ipairs(given) do
     for _, name in ipairs(sorted(row)) do
       if not seen[name] then heads[#heads + 1] = name end
       seen[name] = true
     end
   end
-  for i, row in ipairs(results.rows) do
+  for i, row in ipairs(given) do
     rows[i] = {}
     for k, name in ipairs(heads) do rows[i][k] = row[name] == nil and '' or row[name] == json.null and '' or row[name] end
   end
