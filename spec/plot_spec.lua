@@ -4,6 +4,7 @@ local plot = require 'tycho.plot'
 local font = require 'tycho.plot.font'
 local image = require 'tycho.io.image'
 local failure = require 'spec.failure'
+local says = require 'spec.says'
 local files = require 'spec.files'
 
 local nan = 0 / 0
@@ -233,6 +234,7 @@ describe('plot', function()
     for _, case in ipairs {
       { {}, 'expected series' },
       { { series = {} }, 'expected series' },
+      { { series = { { x = { 1 }, y = { 1 } } }, tittle = 'a' }, "plot: unknown option 'tittle'; did you mean 'title'?" },
       { { series = { good, 7 } }, 'series 2 must be a table' },
       { { series = { good, { y = { 1 } } } }, "'series 2' needs lists x and y, got nil and table" },
       { { series = { { name = 'empty', x = {}, y = {} } } }, "'empty' has no point to draw (it is empty)" },
@@ -245,7 +247,7 @@ describe('plot', function()
       { { series = { good }, hlines = { { name = 'floor', y = nan } } }, "'floor' needs a finite y, got " },
     } do
       local message = failure(plot.lines, case[1])
-      assert(message:find('plot: ', 1, true) == 1 and message:find(case[2], 1, true), message)
+      says(message, 'plot: ', case[2])
       assert.falsy(message:find('\n', 1, true))
     end
     assert.error_matches(function() plot.panels {} end, 'at least one chart')

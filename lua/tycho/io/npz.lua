@@ -19,8 +19,8 @@ function M.load(path)
   end)
 end
 
--- Writes tensors and lists of strings by name (a table, Dict or state dict), in the order of the names. options.compress = true deflates. Data that is not deflated is
--- aligned, so that it can be used where it lies.
+-- Writes tensors and lists of strings by name (a table, Dict or state dict), in the order of the names. options.compress = true deflates. Data that
+-- is not deflated is aligned, so that it can be used where it lies.
 function M.save(path, arrays, options)
   local names, by_name, how = {}, {}, { compress = options and options.compress, align = 64 }
   for name, x in python.pairs(python.named(arrays)) do names[#names + 1], by_name[name] = name, x end

@@ -349,7 +349,8 @@ local function emit(out, value, storages, depth)
 end
 
 -- Writes value: tensors, numbers (whole ones become int), strings, booleans, pt.none, Dict, tuples, Lua lists, and tables with string
--- keys (written as dict, keys sorted; an empty table is an empty dict). A list of {name, tensor} is written as an OrderedDict. A tensor that occurs twice is stored once.
+-- keys (written as dict, keys sorted; an empty table is an empty dict). A list of {name, tensor} is written as an OrderedDict. A tensor that
+-- occurs twice is stored once.
 function M.save(path, value)
   local out, storages = { '\128\2' }, {}
   emit(out, value, storages, 0)

@@ -8,6 +8,7 @@
 --   plot.panels{chart or its options, ...}: side by side
 -- Only series with x and y must be given. A NaN leaves a gap in its line; what lies beyond xlim or ylim is cut off at the frame; yerr are the
 -- half lengths of error bars.
+local check_options = require 'tycho.options'
 local layout = require 'tycho.plot.layout'
 
 local M = { ticks = layout.ticks }
@@ -39,10 +40,13 @@ local function check_limits(options, key)
   end
 end
 
+local known = { title = true, xlabel = true, ylabel = true, xlim = true, ylim = true, x_ticks = true, series = true, hlines = true }
+
 local function check(options)
   if type(options) ~= 'table' or type(options.series) ~= 'table' or #options.series == 0 then
     fail('expected series = {{name=, x=, y=}, ...} with at least one')
   end
+  check_options('plot', options, known)
   for i, series in ipairs(options.series) do check_series(series, i) end
   check_limits(options, 'xlim')
   check_limits(options, 'ylim')
