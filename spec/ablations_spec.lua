@@ -71,6 +71,19 @@ describe('ablations', function()
     assert(out:find("there is no variant 'of'; did you mean 'off'?", 1, true), out)
   end)
 
+  it('say what is misspelt', function()
+    for text, sentence in pairs {
+      ["variant = {}"] = "ablation: unknown option 'variant'; did you mean 'variants'?",
+      ["variants = { { name = 'a', setting = {} } }"] = "ablation: variant a: unknown option 'setting'; did you mean 'settings'?",
+      ["variants = { { name = 'a', terms = { probs = false } } }"] = "the loss has no term 'probs'; did you mean 'probes'?",
+    } do
+      local script = files.write(folder .. '/own.lua', ("require 'experiments.contextssl.ablation' { name = 'own', %s }"):format(text))
+      local out, status = shell(('./tycho %s %s variant=a run_dir=%s/none'):format(script, tiny, folder))
+      assert.equal(1, status)
+      assert(out:find(sentence, 1, true), out)
+    end
+  end)
+
   it('score by neighbours: R2 of the mean state of the nearest', function()
     local knn = require 'experiments.contextssl.knn'
     local query = tycho.tensor { { 1, 0 }, { 0, 1 } }

@@ -2,6 +2,7 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local policies = require 'experiments.contextssl.policies'
+local pretrained = require 'experiments.contextssl.pretrained'
 local failure = require 'spec.failure'
 local says = require 'spec.says'
 local toy3d = require 'experiments.contextssl.toy3d'
@@ -146,6 +147,30 @@ describe('policies', function()
     assert.same({ 6, 16 }, model.aug_predictor.weight.shape)
   end)
 
+  it('say what a saved model is loaded into', function()
+    local Own = tycho.nn.Module.class()
+    function Own:init(config)
+      local parts = require('experiments.contextssl.model').ContextSSL(config)
+      self.enc, self.predictor, self.own = parts.enc, parts.predictor, tycho.nn.Linear(2, 2)
+    end
+    local original, path, config = policies.model, folder .. '/own.pt', settings()
+    function policies.model(c) return Own(c) end
+    local saved = Own(config)
+    require('tycho.io.pt').save(path, saved:state_dict())
+    local loaded = pretrained.load(path, config)
+    policies.model = original
+    assert.same(saved.own.weight:tolist(), loaded.own.weight:tolist())
+    config.projection_dim = 32
+    says(failure(pretrained.load, path, config), 'own.pt holds a model of projection_dim=16, the settings say projection_dim=32; write ')
+  end)
+
+  it('choose among the views that are there', function()
+    for _, pair in ipairs { { 0, 1, 3 }, { 8, 0, 1 }, { 0, -1, 1 }, { 0, 0.5, 1 }, { 0, 1, 'a' } } do
+      says(failure(run, { pairs = function() return { pair } end }), 'the train images have no view ',
+        'views count from 0 to 2, objects from 0 to 7')
+    end
+  end)
+
   it('add a term to the loss, and take one out', function()
     local plain = run {}
     local model, result = run { terms = { equivariance = false } }
@@ -169,6 +194,7 @@ describe('policies', function()
 
   it('cannot be misspelt', function()
     assert.error_matches(function() policies.enviroment = function() end end, "no policy 'enviroment'; did you mean 'environment'?", 1, true)
+    assert.error_matches(function() policies.terms.equivarance = nil end, "the loss has no term 'equivarance'; did you mean 'equivariance'?", 1, true)
     assert.error_matches(function() policies.colours = 1 end, 'policies are augment, data, environment', 1, true)
   end)
 

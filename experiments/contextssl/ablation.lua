@@ -11,6 +11,7 @@
 local lfs = require 'lfs'
 local tycho = require 'tycho'
 local config_file = require 'tycho.config'
+local check_options = require 'tycho.options'
 local nearest = require 'tycho.nearest'
 local node = require 'tycho.config.node'
 local override = require 'tycho.config.override'
@@ -121,7 +122,16 @@ local function report(options, result)
   print(('\ntable: %s/ablation.txt, .csv, .md, .tex; plot: ablation.svg and .png'):format(result.folder))
 end
 
+local known = { name = true, variants = true }
+local known_of_variant = { name = true, settings = true, policies = true, terms = true }
+
+local function check_spelling(options)
+  check_options('ablation', options, known)
+  for i, variant in ipairs(options.variants) do check_options(('ablation: variant %s'):format(variant.name or i), variant, known_of_variant) end
+end
+
 return function(options)
+  check_spelling(options)
   for _, argument in ipairs(arg) do
     if argument:match('^variant=') then return train(options.variants) end
   end

@@ -113,10 +113,20 @@ function Dataset:size() return #self.objects end
 -- the resolution and the JPEG decoder. A tree and a file packed from it have different ones.
 function Dataset:fingerprint() return self.identity end
 
+-- The number of a view among all, objects and views counted from 0. Raises for one that is not there.
+local function item_of(self, object, view)
+  if type(object) ~= 'number' or type(view) ~= 'number' or not (object >= 0 and object < #self.objects and view >= 0 and view < self.views)
+    or object % 1 ~= 0 or view % 1 ~= 0 then
+    error(('the %s images have no view %s of object %s: views count from 0 to %d, objects from 0 to %d'):format(self.split, tostring(view),
+      tostring(object), self.views - 1, #self.objects - 1), 0)
+  end
+  return object * self.views + view
+end
+
 -- State of a view (latents.state), objects and views counted from 0.
 function Dataset:state(object, view)
   local columns = self.latents:size(1)
-  local from, to = self.latents:ptr() + (object * self.views + view) * columns, self.rounded:ptr()
+  local from, to = self.latents:ptr() + item_of(self, object, view) * columns, self.rounded:ptr()
   for i = 0, columns - 1 do to[i] = from[i] end
   return latents.state(to)
 end
@@ -227,7 +237,7 @@ end
 function Dataset:items(list)
   local items = {}
   for i, pair in ipairs(list) do
-    items[2 * i - 1], items[2 * i] = pair[1] * self.views + pair[2], pair[1] * self.views + pair[3]
+    items[2 * i - 1], items[2 * i] = item_of(self, pair[1], pair[2]), item_of(self, pair[1], pair[3])
   end
   return items
 end

@@ -3,7 +3,7 @@
 local config_file = require 'tycho.config'
 local device = require 'tycho.device'
 local run_directory = require 'tycho.train.run'
-local data = require 'experiments.contextssl.data'
+local ask = require 'experiments.contextssl.ask'
 local embeddings = require 'experiments.contextssl.embeddings'
 local pretrained = require 'experiments.contextssl.pretrained'
 
@@ -16,10 +16,11 @@ function M.modes(config) return config.is_invariant and { 'none' } or { 'rot', '
 function M.open(config)
   config_file.require_path(config, 'data_dir')
   local path = pretrained.path(config)
-  local self = { config = config, path = path, model = pretrained.load(path, config) }
+  local model = pretrained.load(path, config):to(device.choose(config.device or 'cpu')):eval()
+  local self = { config = config, path = path, model = model }
   local datasets = {}
   for _, split in ipairs { 'train', 'val' } do
-    datasets[split] = data.of(config, split)
+    datasets[split] = ask('data', config, split)
     print(('%s: %d objects, %d views each'):format(split, datasets[split]:size(), datasets[split].views))
   end
   local pairs_wanted, there = config.block_size / 2, datasets[config.cache_type]:size()

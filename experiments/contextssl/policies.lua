@@ -8,7 +8,6 @@
 -- A generator's draws follow from the seed, its purpose and the step. Take randomness from nowhere else: then a resumed run equals an
 -- uninterrupted one. A misspelt name is an error.
 local tycho = require 'tycho'
-local config_file = require 'tycho.config'
 local nearest = require 'tycho.nearest'
 local schedule = require 'tycho.train.schedule'
 local context_mask = require 'experiments.contextssl.context_mask'
@@ -18,18 +17,14 @@ local gallery = require 'experiments.contextssl.gallery'
 local models = require 'experiments.contextssl.model'
 local monitor = require 'experiments.contextssl.monitor'
 local objective = require 'experiments.contextssl.objective'
-local pretrained = require 'experiments.contextssl.pretrained'
 
 local M = {}
 
 -- The data set of a split, 'train' or 'val': what data.lua's Dataset can do.
 function M.data(config, split) return data.of(config, split) end
 
--- The model, heads included; with config.init_from that of this file, unless a resumed run has weights of its own.
-function M.model(config)
-  if (config.init_from or '') == '' or config.resume then return models.ContextSSL(config) end
-  return pretrained.load(config_file.require_path(config, 'init_from'), config)
-end
+-- The model, heads included, with random weights: those of config.init_from, or of the file that an evaluation is about, are loaded into it.
+function M.model(config) return models.ContextSSL(config) end
 
 -- What turns gradients of the parameters into steps (tycho.train.checkpoint keeps its state_dict).
 function M.optimizer(config, parameters) return tycho.optim.Adam(parameters, { weight_decay = config.weight_decay }) end

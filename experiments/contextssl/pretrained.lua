@@ -1,10 +1,10 @@
--- A saved model, for the evaluations and for fine-tuning: finds the file, checks the settings against its weights, builds the model. The file is the
+-- A saved model, for the evaluations and for fine-tuning: finds the file, checks the settings against its weights, loads them. The file is the
 -- reference's or ours, a state dict (every save_interval epochs of main.lua) or a whole training checkpoint.
 local lfs = require 'lfs'
 local checkpoint = require 'tycho.train.checkpoint'
 local config_file = require 'tycho.config'
-local device = require 'tycho.device'
 local nearest = require 'tycho.nearest'
+local ask = require 'experiments.contextssl.ask'
 local models = require 'experiments.contextssl.model'
 
 local M = {}
@@ -45,7 +45,11 @@ local function settings_of(weights)
   }
 end
 
-local function check_settings(weights, config, path)
+-- Why the weights are not those of ContextSSL with these settings, or nil.
+local function problem_of(weights, config, path)
+  if not weights['enc.conv1.weight'] or not weights['predictor._read_in.weight'] then
+    return ('%s is not a saved ContextSSL model: expected a state dict with enc.* and predictor.*'):format(path)
+  end
   local saved, set = {}, {}
   for _, entry in ipairs(settings_of(weights)) do
     local key, value = unpack(entry)
@@ -54,21 +58,20 @@ local function check_settings(weights, config, path)
       set[#set + 1] = ('%s=%s'):format(key, tostring(config[key]))
     end
   end
-  if #saved > 0 then
-    error(('%s holds a model of %s, the settings say %s; write %s'):format(path, table.concat(saved, ', '), table.concat(set, ', '),
-      table.concat(saved, ' ')), 0)
-  end
+  return #saved > 0 and ('%s holds a model of %s, the settings say %s; write %s'):format(path, table.concat(saved, ', '), table.concat(set, ', '),
+    table.concat(saved, ' ')) or nil
 end
 
--- The model of path, in eval mode.
+-- The model that policies.model makes of config, with the weights of path. Raises what does not fit: of ContextSSL, the settings.
 function M.load(path, config)
   local state, weights = checkpoint.read_weights(path), {}
   for name, t in state:pairs() do weights[name:gsub('^module%.', '')] = t end
-  if not weights['enc.conv1.weight'] or not weights['predictor._read_in.weight'] then
-    error(('%s is not a saved ContextSSL model: expected a state dict with enc.* and predictor.*'):format(path), 0)
-  end
-  check_settings(weights, config, path)
-  return models.ContextSSL(config):load_state_dict(state, path):to(device.choose(config.device or 'cpu')):eval()
+  local problem = problem_of(weights, config, path)
+  local is_made, model = pcall(ask, 'model', config)
+  local is_own = is_made and getmetatable(model) ~= models.ContextSSL.instance
+  if problem and not is_own then error(problem, 0) end
+  if not is_made then error(model, 0) end
+  return model:load_state_dict(state, path)
 end
 
 return M

@@ -12,6 +12,7 @@ local run_directory = require 'tycho.train.run'
 local ask = require 'experiments.contextssl.ask'
 local models = require 'experiments.contextssl.model'
 local policies = require 'experiments.contextssl.policies'
+local pretrained = require 'experiments.contextssl.pretrained'
 local settings = require 'experiments.contextssl.settings'
 local summary = require 'experiments.contextssl.summary'
 local rng = require 'tycho.rng'
@@ -26,7 +27,8 @@ local function draws(seed, purpose, iteration) return tycho.generator(seed, purp
 
 local function build(config, dataset)
   rng.seed(config.seed)
-  local model = ask('model', config)
+  local begins_anew = (config.init_from or '') == '' or config.resume
+  local model = begins_anew and ask('model', config) or pretrained.load(config_file.require_path(config, 'init_from'), config)
   local features = model.enc.features
   local probe = models.OnlineProbe(features, config.projection_dim, dataset.classes)
   local where = device.choose(config.device or 'cpu')
