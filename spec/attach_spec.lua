@@ -1,6 +1,9 @@
 -- A prompt in the middle of a program: tycho.pause, and ./tycho attach in a live training.
+local ffi = require 'ffi'
 local lfs = require 'lfs'
+local file = require 'tycho.io.file'
 local lib = require 'tycho.lib'
+local socket = require 'tycho.io.socket'
 local files = require 'spec.files'
 local pty = require 'spec.pty'
 local says = require 'spec.says'
@@ -213,15 +216,34 @@ policies.terms.sick = function(step) return (step.prediction:sum() * 0 - 1):log(
     a:expect 'interrupted'
     a:send 'x = tycho.ones{3}; x\r'
     a:expect '[1 1 1]'
-    require('ffi').C.kill(a.process, 9)
+    ffi.C.kill(a.process, 9)
     a:finish()
     wait_for(function() return read('shared/train.log'):find('detached, the training goes on', 1, true) end)
     says((attach('shared', 'x:sum():item()\n')), '\n3\n') -- variables stay
     stop(p)
   end)
+  it('drops whoever says what is no message', function()
+    local p = train(main, 'run_dir=garbled')
+    for _, words in ipairs { file.put_u32(5) .. 'hello', file.put_u32(1) .. '7', file.put_u32(100) .. '{"run"', file.put_u32(9) .. '{"run":1}' } do
+      local connection = assert(socket.connect(folder .. '/garbled', 'control'))
+      assert.is_true(connection:receive().hello)
+      ffi.C.send(connection.fd, words, #words, 0)
+      assert.is_nil(connection:receive())
+      connection:close()
+    end
+    says((attach('garbled', '1 + 1\n')), '\n2\n')
+    stop(p)
+  end)
+  it('says why the training ended that it is attached to', function()
+    local p = train(main, 'run_dir=faulty')
+    local out, status = attach('faulty', "policies.losses = function() error 'no such luck' end\n:go 5\n")
+    assert.equal(1, status)
+    says(out, 'the training has ended: it failed: ', 'no such luck')
+    p:finish()
+  end)
   it('says what is wrong with a run that cannot be attached to', function()
     local p = train(main, 'run_dir=dead')
-    require('ffi').C.kill(p.process, 9)
+    ffi.C.kill(p.process, 9)
     p:finish()
     local out, status = attach('dead', '1\n')
     assert.equal('tycho: dead does not train any more: its process has ended and left the socket behind; resume=dead goes on\n', out)

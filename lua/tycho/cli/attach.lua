@@ -20,6 +20,13 @@ Remote.__index = Remote
 
 local function lost() error('the training has ended', 0) end
 
+-- The message that has come.
+local function take(self)
+  local message = self.connection:receive() or lost()
+  if message.ended then error('the training has ended: ' .. message.ended, 0) end
+  return message
+end
+
 -- The next message. While it is waited for, Ctrl-C goes to the code that runs over there.
 local function receive(self)
   while not self.connection:is_pending(100) do
@@ -28,7 +35,7 @@ local function receive(self)
       self.connection:send { interrupt = true }
     end
   end
-  return self.connection:receive() or lost()
+  return take(self)
 end
 
 local function greet(self)
@@ -37,7 +44,7 @@ local function greet(self)
     if not self.has_waited then io.stderr:write('waiting for the end of a step (or of an evaluation) ...\n') end
     self.has_waited = true
   end
-  local hello = self.connection:receive() or lost()
+  local hello = take(self)
   self.pid, self.count = hello.pid, hello.count
   print(('step %d of %d  %s'):format(hello.iteration, hello.total, hello.status))
   return hello

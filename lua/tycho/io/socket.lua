@@ -25,6 +25,7 @@ local O_DIRECTORY = 0x10000
 local EINTR, EAGAIN, ECONNREFUSED = 4, 11, 111
 local POLLIN = 1
 local LARGEST = 2^26 -- bytes of a message
+local PATIENCE = 2000 -- milliseconds
 
 local M = {}
 
@@ -63,9 +64,11 @@ function Connection:send(message)
   return true
 end
 
+-- Once a message has begun, all of it comes soon.
 local function receive_bytes(fd, size)
   local buffer, have = ffi.new('uint8_t[?]', size), 0
   while have < size do
+    if have > 0 and not wait_for(fd, PATIENCE) then return nil end
     local n = tonumber(C.recv(fd, buffer + have, size - have, 0))
     if n == 0 or n < 0 and ffi.errno() ~= EINTR then return nil end
     have = have + math.max(n, 0)
@@ -73,13 +76,14 @@ local function receive_bytes(fd, size)
   return buffer
 end
 
--- The next message, or nil when the other side has gone.
+-- The next message, a table, or nil when the other side has gone or speaks another language.
 function Connection:receive()
   local head = receive_bytes(self.fd, 4)
   local size = head and file.u32(head)
   if not size or size > LARGEST then return nil end
-  local body = receive_bytes(self.fd, size)
-  return body and json.decode(ffi.string(body, size), 'a message')
+  local body = wait_for(self.fd, PATIENCE) and receive_bytes(self.fd, size)
+  local is_read, message = pcall(json.decode, body and ffi.string(body, size) or '')
+  return is_read and type(message) == 'table' and message or nil
 end
 
 -- Whether a message (or the end) arrives within so many milliseconds; false too when a signal ended the wait.

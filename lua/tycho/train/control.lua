@@ -63,11 +63,13 @@ end
 
 local function answer(self, message)
   local session = self.session
-  if message.complete then
+  if type(message.complete) == 'string' then
     local words, prefix = session:completions(message.complete)
     return self.connection:send { words = words, prefix = prefix }
-  elseif message.hint then
+  elseif type(message.hint) == 'string' then
     return self.connection:send { hint = session:hint(message.hint) or '' }
+  elseif type(message.run) ~= 'string' then
+    return false
   end
   self.columns = message.columns
   self.loop.run:say('attached: ' .. message.run:gsub('\n', '\n                     '))
@@ -148,8 +150,12 @@ function Control:poll()
   serve(self)
 end
 
-function Control:close()
-  if self.connection then leave(self, 'the training has ended') end
+-- why: what whoever is attached is told.
+function Control:close(why)
+  if self.connection then
+    self.connection:send { ended = why }
+    leave(self, 'the training has ended')
+  end
   self.listener:close()
 end
 

@@ -144,7 +144,7 @@ function Loop:train()
   lib.on_interrupt('flag')
   local ok, finished = xpcall(go, lib.remember, self)
   lib.on_interrupt(nil)
-  self.control:close()
+  self.control:close(ok and (finished and 'it is finished' or 'it was stopped') or 'it failed: ' .. tostring(finished))
   if not ok then
     conclude(self, 'failed', tostring(finished))
     self.run:say('failed: ' .. tostring(finished))
