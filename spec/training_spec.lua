@@ -6,6 +6,10 @@ local training = require 'experiments.contextssl.training'
 local monitor = require 'experiments.contextssl.monitor'
 local failure = require 'spec.failure'
 local files = require 'spec.files'
+local new_loop = require 'tycho.train.loop'
+local checkpoint = require 'tycho.train.checkpoint'
+local run_directory = require 'tycho.train.run'
+local says = require 'spec.says'
 local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
 local small_training = require 'spec.small_training'
@@ -252,6 +256,41 @@ describe('training', function()
     for _, case in ipairs(cases) do
       local message = failure(run, case[1])
       assert(message:find(case[2], 1, true), message)
+    end
+  end)
+end)
+
+describe('a loop of one\'s own', function()
+  local function new_parts(f64)
+    local model = tycho.nn.Linear(2, 2)
+    if f64 then model.wide = tycho.zeros({ 3 }, 'f64'):requires_grad_() else model.weight:requires_grad_(false) model.bias:requires_grad_(false) end
+    return { modules = { model = model }, optimizers = {}, meters = require 'tycho.train.meters'() }
+  end
+  local function train(own, f64, total, on_step)
+    local epochs = {}
+    local loop = new_loop { run = own, parts = new_parts(f64), total = total, per_epoch = 2, items = 1, identity = {}, command = 'it again',
+      step = on_step or function() end, close_epoch = function(epoch) epochs[#epochs + 1] = epoch end, status = function() return '' end }
+    loop:restore()
+    quietly(loop.train, loop)
+    loop:save()
+    return epochs
+  end
+
+  it('closes its epochs though no step is measured, and goes on behind them', function()
+    for _, f64 in ipairs { true, false } do
+      local own = run_directory.create(folder .. '/own', 'loop', { config = '' })
+      assert.same({ 1, 2 }, train(own, f64, 4))
+      assert.same({ 3 }, train(own, f64, 6))
+    end
+  end)
+
+  it('refuses a state that says no step', function()
+    local own = run_directory.create(folder .. '/own', 'loop', { config = '' })
+    local parts = new_parts(true)
+    for _, iteration in ipairs { 'two', 1.5, -1 } do
+      parts.state = { iteration = iteration, data = {} }
+      checkpoint.save(own.path .. '/checkpoint.safetensors', parts)
+      says(failure(train, own, true, 4), 'does not say which step it is of: expected a whole number, got ' .. iteration)
     end
   end)
 end)

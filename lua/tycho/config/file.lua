@@ -17,14 +17,14 @@ end
 
 local function folder_of(path) return path:match('^(.*/)[^/]*$') or '' end
 
--- The tree of a YAML file alone, and the path of the file that its key 'base' names, or nil.
+-- The tree of a YAML file alone, and the path of the file that its key 'base' names, from the file's folder on, or nil.
 function M.read_alone(path)
   local tree = yaml.read(path, M.display(path))
   local base = tree.items.base
   if not base then return tree end
   if base.kind ~= 'string' then error(('base must name a YAML file%s'):format(keys.at(base)), 0) end
   node.set(tree, 'base', nil)
-  return tree, folder_of(path) .. base.value
+  return tree, base.value:sub(1, 1) == '/' and base.value or folder_of(path) .. base.value
 end
 
 -- The tree of a YAML file over those that it is based on; seen guards against circles. A file may add keys to its base; only one that looks like

@@ -30,6 +30,10 @@ end
 
 local function accept(identity, path)
   return function(state)
+    local step = type(state) == 'table' and state.iteration
+    if type(step) ~= 'number' or step < 0 or step % 1 ~= 0 then
+      error(('%s does not say which step it is of: expected a whole number, got %s'):format(path, tostring(step)), 0)
+    end
     for name, number in pairs(identity) do
       local was = type(state.data) == 'table' and state.data[name]
       if was ~= number then
@@ -61,7 +65,8 @@ function Loop:restore()
       self.total / self.per_epoch), 0)
   end
   -- With full meters the row of this very iteration has yet to be logged.
-  local last = self.parts.meters:is_empty() and self.iteration or self.iteration - 1
+  self.closed = self.parts.meters:is_empty() and self.iteration or nil
+  local last = self.closed or self.iteration - 1
   self.run:trim(function(row) return row.iteration <= last end)
   self.first, self.saved = self.iteration, self.iteration
 end
@@ -73,9 +78,9 @@ function Loop:check_finite()
   local sum = autograd.no_grad(scope, function()
     local total = 0
     for _, module in pairs(self.parts.modules) do
-      for _, p in ipairs(module:parameters()) do total = total + p:sum() end
+      for _, p in ipairs(module:parameters()) do total = total + p:sum():item() end
     end
-    return total:item()
+    return total
   end) + (self.parts.meters:mean 'loss' or 0)
   if sum - sum ~= 0 then
     error(('the loss or a weight is not a finite number after step %d; a new run with a lower learning_rate may help'):format(self.iteration), 0)
@@ -101,9 +106,10 @@ local function go(self)
   while true do
     self.control:poll()
     local stopped = lib.interrupted() or self.is_stopped
-    if not stopped and self.iteration % self.per_epoch == 0 and not self.parts.meters:is_empty() then
+    if not stopped and self.iteration % self.per_epoch == 0 and self.iteration ~= self.closed then
       self:check_finite()
       stopped = self.close_epoch(self.iteration / self.per_epoch) == false
+      self.closed = self.iteration
     end
     if stopped or is_save_due(self) then self:save() end
     if stopped then
@@ -133,7 +139,7 @@ end
 function Loop:train()
   self.line, self.saved_at = progress('train', self.total, self.first), 0
   for _, text in ipairs(changes(self)) do self:say(text) end
-  if self.first == self.total and self.parts.meters:is_empty() then
+  if self.first == self.total and self.closed == self.total then
     conclude(self, 'finished')
     self:say(('%s has done all its %d epochs; epochs=N goes on for longer'):format(self.run.path, self.total / self.per_epoch))
     return true
