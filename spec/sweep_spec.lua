@@ -4,6 +4,7 @@ local tycho = require 'tycho'
 local plan = require 'tycho.sweep.plan'
 local sweep = require 'tycho.sweep'
 local values = require 'tycho.sweep.values'
+local failure = require 'spec.failure'
 local files = require 'spec.files'
 local outcome = require 'spec.outcome'
 local says = require 'spec.says'
@@ -187,6 +188,25 @@ describe('a sweep', function()
     local is_left = runs()
     os.execute(('kill -9 %d 2>/dev/null'):format(process))
     assert.is_false(is_left or false)
+  end)
+  it('says which option it does not know, and takes those of the command line as they are there', function()
+    says(failure(sweep.run, { script = script, very = {} }), "sweep: unknown option 'very'; did you mean 'vary'?")
+    says(failure(sweep.run, { vary = {} }), "sweep: expected script = 'FILE.lua', got nil")
+    says(failure(sweep.run, { script = script, jobs = 1.5 }), 'sweep: jobs must be a whole number >= 1, of jobs at a time, got 1.5')
+    local result = run { script = script, vary = { x = { 1 } }, seeds = 1, metrics = 'value,epoch', sweep_dir = folder .. '/words' }
+    assert.same({ 'value', 'epoch' }, result.metrics)
+  end)
+  it('says that jobs had finished with other settings', function()
+    local options = { script = script, vary = { x = { 1 } }, seeds = 1, fixed = { y = 1 }, sweep_dir = folder .. '/again' }
+    run(options)
+    options.fixed.y = 2
+    says(select(2, run(options)), 'had finished with other settings (', 'y=1', ') and go on with these; choose another sweep_dir to run them anew')
+  end)
+  it('shares the cores among all jobs, however many are left to do', function()
+    local options = { script = script, vary = { x = { 1, 2 } }, seeds = 1, jobs = 2, sweep_dir = folder .. '/left' }
+    local first = run(options)
+    local second = run(options)
+    assert.same({ 2, first.threads, 0 }, { second.count, second.threads, second.pending })
   end)
   it('shares the cores among jobs', function()
     local cores = tycho.threads()

@@ -37,7 +37,7 @@ function M.read(args)
     elseif flags[option] then
       request[flags[option]] = true
     elseif option == '--multirun' or option == '-m' then
-      error(('%s: this script cannot be swept; tycho.sweep.run starts any script with many settings from Lua'):format(option), 0)
+      error(('%s: this script cannot be swept; tycho.sweep.take(arg) in its first lines lets it, tycho.sweep.run from Lua'):format(option), 0)
     elseif argument:match('^%-') and not argument:find('=', 1, true) then
       error(("unknown option '%s'; %s"):format(argument, known), 0)
     else

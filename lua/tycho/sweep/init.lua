@@ -11,6 +11,7 @@
 --   print(result.table:text())
 --
 -- Its folder: jobs.json (arguments and outcome of each job), a run's directory and NAME.log for each job, jobs.csv, and table.txt, .csv, .md, .tex.
+local check_options = require 'tycho.options'
 local csv = require 'tycho.io.csv'
 local file = require 'tycho.io.file'
 local hash = require 'tycho.hash'
@@ -54,13 +55,18 @@ local function recall(self)
   if known.script ~= self.script then
     error(('sweep_dir=%s holds a sweep of %s; choose another folder for one of %s'):format(self.folder, tostring(known.script), self.script), 0)
   end
-  local changed
+  local changed, others
   for _, job in ipairs(self.jobs) do
     local before = known.jobs[job.name]
     if before and before.status == 'finished' and same(before.arguments, job.arguments) then
       job.status = 'finished'
       if known.text ~= self.text then changed = true end
+    elseif before and before.status == 'finished' then
+      others = others or table.concat(before.arguments or {}, ' ')
     end
+  end
+  if others then
+    say('jobs in %s had finished with other settings (%s) and go on with these; choose another sweep_dir to run them anew', self.folder, others)
   end
   if changed then say('%s has another text than when its finished jobs ran; remove %s to run them anew', self.script, self.folder) end
 end
@@ -165,8 +171,9 @@ local function execute(plan)
     fail_fast = plan.fail_fast, ended = 0, text = hash(file.read(plan.script) or '') }
   recall(self)
   self.pending = #self.jobs - count(self.jobs, 'finished')
-  -- Before the check, which sets this process's threads as the jobs' settings say.
-  self.count, self.threads = share_cores(plan, math.max(1, self.pending))
+  -- Before the check, which sets this process's threads as the jobs' settings say. By all jobs: with other numbers of threads, what is left to do
+  -- would get other numbers.
+  self.count, self.threads = share_cores(plan, #self.jobs)
   refuse_bad(self, plan.check)
   if plan.dry_run then
     show_jobs(self)
@@ -203,12 +210,24 @@ local function arguments_from(settings)
   return list
 end
 
+local known = { script = true, vary = true, fixed = true, dry_run = true, fail_fast = true, check = true }
+for key in pairs(plans.keys) do known[key] = true end
+
 -- options: script (path), vary = {key = list of values or a text as on the command line}, fixed = {key = value} or list of arguments, seeds, jobs,
 -- zip, sample, sweep_dir, metrics, dry_run, fail_fast; check = function(arguments) that raises what is wrong with a job's [opt].
 function M.run(options)
+  check_options('sweep', options, known)
   local plan = plans.read(arguments_from(options.fixed))
-  for _, key in ipairs { 'script', 'seeds', 'jobs', 'zip', 'sample', 'sweep_dir', 'metrics', 'dry_run', 'fail_fast', 'check' } do
+  for _, key in ipairs { 'script', 'dry_run', 'fail_fast', 'check' } do
     if options[key] ~= nil then plan[key] = options[key] end
+  end
+  if type(plan.script) ~= 'string' then error(("sweep: expected script = 'FILE.lua', got %s"):format(tostring(plan.script)), 0) end
+  for key, own in pairs(plans.keys) do
+    local value = options[key]
+    if value ~= nil then
+      local text = type(value) == 'table' and table.concat(value, ',') or tostring(value)
+      plan[key] = own[2](text) or error(('sweep: %s must be %s, got %s'):format(key, own[1], text), 0)
+    end
   end
   local names = {}
   for key in pairs(options.vary or {}) do names[#names + 1] = key end

@@ -20,7 +20,7 @@ function M.arguments_of(self, job)
   local path = self.folder .. '/' .. job.name
   local arguments = { unpack(job.arguments) }
   arguments[#arguments + 1] = 'run_dir=' .. path
-  if lfs.attributes(path .. '/config.yml') then arguments[#arguments + 1] = 'resume=auto' end
+  if lfs.attributes(path .. '/config.yml') then arguments[#arguments + 1] = 'resume=' .. path end
   return arguments
 end
 
