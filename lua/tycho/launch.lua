@@ -48,6 +48,13 @@ local function run(fn, ...)
   return ok and (tonumber(status) or 0) or 1
 end
 
+-- The same before a prompt, which Ctrl-C goes to, and which knows the error's frames.
+local function run_before_prompt(fn, ...)
+  local ok, _, text = require('tycho.repl.evaluate').run(fn, ...)
+  if not ok then io.stderr:write('tycho: ', text, '\n') end
+  return ok and 0 or 1
+end
+
 local function is_file(path) return lfs.attributes(path, 'mode') == 'file' end
 
 -- Names of the .lua files in folder, without the ending, sorted.
@@ -181,12 +188,12 @@ local function main(...)
     })
   end
   if not command.name and command.arguments[1] == '-m' then error('-m needs a script, as in ./tycho -m experiments/main.lua seed=1,2', 0) end
-  local status = 0
+  local status, go = 0, command.prompt and run_before_prompt or run
   for _, code in ipairs(command.code) do
-    status = run(run_code, code)
+    status = go(run_code, code)
     if status ~= 0 and not command.prompt then return status end
   end
-  if command.name then status = run(resolve(command.name), unpack(command.arguments)) end
+  if command.name then status = go(resolve(command.name), unpack(command.arguments)) end
   if command.prompt or not (command.name or command.code[1]) then return require('tycho.repl')() end
   return status
 end

@@ -6,6 +6,7 @@ local storages = require 'tycho.storage'
 local new_session = require 'tycho.repl.session'
 local reload = require 'tycho.repl.reload'
 local terminal = require 'tycho.repl.terminal'
+local trace = require 'tycho.repl.trace'
 
 local M = {}
 
@@ -87,6 +88,8 @@ return setmetatable(M, { __call = function()
   if terminal.is_interactive() then
     print(('Tycho %s, %s. :help lists the commands, Ctrl-D ends.'):format(require('tycho').version, jit.version))
   end
-  local all_well = M.run(M.session())
+  local session = M.session()
+  session.frames = trace.last -- of a script that failed before (-i)
+  local all_well = M.run(session)
   return (terminal.is_interactive() or all_well) and 0 or 1
 end })
