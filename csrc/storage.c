@@ -105,9 +105,10 @@ static volatile int unwanted;
 const volatile int *ty_unwanted = &unwanted;
 static pthread_t main_thread;
 
-/* In mode 1 the profiler's signal follows where somebody handles it: the prompt stops compiled loops by it (lua/tycho/repl/interrupt.lua). */
+/* In mode 1 the profiler's signal follows where somebody handles it: the prompt stops compiled loops by it (lua/tycho/repl/interrupt.lua). A terminal
+ * that closes sends its SIGHUP, and its shell another: no second one of a person. */
 static void on_interrupt(int signal_number) {
-  if (mode == 2 && seen) {
+  if (mode == 2 && seen && signal_number != SIGHUP) {
     signal(signal_number, SIG_DFL);
     raise(signal_number);
   }
@@ -117,8 +118,10 @@ static void on_interrupt(int signal_number) {
   if (mode == 1 && sigaction(SIGPROF, NULL, &profiler) == 0 && profiler.sa_handler != SIG_DFL && profiler.sa_handler != SIG_IGN)
     pthread_kill(main_thread, SIGPROF);
 }
+/* Nothing, instead of SIG_IGN, which child processes would inherit. */
+static void on_closed_pipe(int signal_number) { (void)signal_number; }
 void ty_catch_interrupts(int wanted) {
-  struct sigaction action = {0};
+  struct sigaction action = {0}, hangup;
   action.sa_handler = wanted ? on_interrupt : SIG_DFL;
   action.sa_flags = wanted >= 2 ? SA_RESTART : 0; /* files are written whole */
   main_thread = pthread_self();
@@ -128,6 +131,11 @@ void ty_catch_interrupts(int wanted) {
   sigaction(SIGINT, &action, NULL);
   action.sa_handler = wanted >= 2 ? on_interrupt : SIG_DFL;
   sigaction(SIGTERM, &action, NULL);
+  if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, NULL); /* ignored: under nohup */
+  if (wanted >= 2) {
+    action.sa_handler = on_closed_pipe;
+    sigaction(SIGPIPE, &action, NULL);
+  }
 }
 int ty_interrupted(void) {
   int was = __atomic_exchange_n(&interrupts, 0, __ATOMIC_SEQ_CST); /* one that comes now is not lost */

@@ -98,8 +98,9 @@ void ty_memory_reset_peak(void);
 int ty_threads(void);
 int ty_set_threads(int n);
 const char *ty_blas(void);
-/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops end early. Mode 2: SIGTERM too, and a second signal ends the
- * process, whether the flag was read or not. 3: as 2, but none ends it: files are being saved. 0: both end the process. */
+/* Mode 1: SIGINT (Ctrl-C) sets a flag that ty_interrupted reads and clears, and long ops end early. Mode 2: SIGTERM too, and SIGHUP unless it is ignored,
+ * and a second signal ends the process, whether the flag was read or not. 3: as 2, but none ends it: files are being saved. 0: all end the process.
+ * From the first mode 2 or 3 on, writing to a pipe that nobody reads fails instead of ending the process. */
 void ty_catch_interrupts(int mode);
 int ty_interrupted(void);
 /* Points to the flag of mode 1. Ops look at it between their parts and leave the rest undone, which nobody will read: Lua raises when they return

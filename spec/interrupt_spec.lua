@@ -2,6 +2,7 @@
 -- first: an op that has come so far as to write it is in the middle of its work, however fast the machine.
 local ffi = require 'ffi'
 local tycho = require 'tycho'
+local shell = require 'spec.shell'
 
 local function random(shape, dtype) return tycho.generator(1):normal_tensor(shape, dtype) end
 local function image(shape, dtype) return tycho.empty_image(shape, dtype):copy_(random(shape, dtype)) end
@@ -109,4 +110,19 @@ describe('an op that nobody wants any more stops in its middle', function()
       end)
     end
   end
+end)
+
+describe('a training', function()
+  it('is stopped by a terminal that closes, though its shell tells it again, not under nohup, and outlives who reads what it says', function()
+    local code = [[
+      local ffi = require 'ffi'
+      ffi.cdef 'int kill(int pid, int signal); int getpid(void);'
+      tycho.on_interrupt 'flag'
+      for _, signal in ipairs { 1, 1, 13 } do ffi.C.kill(ffi.C.getpid(), signal) end
+      print(tycho.interrupted())
+      tycho.on_interrupt(nil)
+      ffi.C.kill(ffi.C.getpid(), 13)]]
+    assert.equal('true\n', (shell(('./tycho -e "%s"'):format(code))))
+    assert.equal('false\n', (shell(('trap "" HUP; ./tycho -e "%s"'):format(code))))
+  end)
 end)

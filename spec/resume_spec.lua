@@ -75,9 +75,9 @@ function context.encode(...)
 end
 dofile(%q)
 ]]
-local function sabotaged(arguments, kind, count, signal)
+local function sabotaged(arguments, kind, count, signal, behind)
   write(folder .. '/saboteur.lua', saboteur:format(kind, count, signal, main))
-  return launch('saboteur.lua ' .. small .. arguments)
+  return launch('saboteur.lua ' .. small .. arguments .. ' ' .. (behind or ''))
 end
 
 local results = { 'checkpoint.safetensors', 'metrics.jsonl', 'metrics.csv', 'simclr_resnet18_epoch4.pt', 'simclr_resnet18_epoch5.pt' }
@@ -110,7 +110,8 @@ describe('a run', function()
     assert_equals_whole 'killed'
   end)
 
-  for name, stop in pairs { SIGTERM = { 'step', 5, 15 }, ['Ctrl-C during the evaluation'] = { 'evaluation', 3, 2 }, ['Ctrl-C'] = { 'step', 3, 2 } } do
+  for name, stop in pairs { SIGTERM = { 'step', 5, 15 }, SIGHUP = { 'step', 4, 1 }, ['Ctrl-C during the evaluation'] = { 'evaluation', 3, 2 },
+    ['Ctrl-C'] = { 'step', 3, 2 } } do
     it('saves at ' .. name .. ' and says how to go on', function()
       local directory = 'stopped_' .. stop[1] .. stop[2]
       local out, status = sabotaged('run_dir=' .. directory, unpack(stop))
@@ -123,6 +124,14 @@ describe('a run', function()
       assert_equals_whole(directory)
     end)
   end
+
+  it('saves at Ctrl-C when nobody reads any more what it says', function()
+    sabotaged('run_dir=unread checkpoint_minutes=100', 'step', 5, 2, '2>&1 | head -n 1')
+    says(read(folder .. '/unread/status.json'), '"stopped"')
+    local out, status = train 'resume=unread'
+    assert(status == 0, out)
+    assert_equals_whole 'unread'
+  end)
 
   it('belongs to one process at a time', function()
     local run = run_directory.open(folder .. '/whole')

@@ -196,9 +196,9 @@ end
 local interrupt_mode
 local interrupt_modes = { default = 0, raise = 1, flag = 2, hold = 3 } -- in tycho.h
 
--- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells of Ctrl-C and SIGTERM (training
--- loops), and a second one ends the process; 'hold': the same, but a second one waits as well (while files are saved); nil: the system's default,
--- the process ends. Returns the mode before.
+-- mode 'raise': Ctrl-C raises 'interrupted' in the next op or write (the prompt); 'flag': M.interrupted() tells of Ctrl-C, SIGTERM and a closed
+-- terminal (training loops), and a second one ends the process; 'hold': the same, but a second one waits as well (while files are saved); nil: the
+-- system's default, the process ends. Returns the mode before.
 function M.on_interrupt(mode)
   local before = interrupt_mode
   interrupt_mode = mode
