@@ -121,6 +121,9 @@ print("printed here")
     says(read 'live/train.log', 'attached: config.learning_rate = 0.001', 'changed: learning_rate was 0.03 and is 0.001',
       'attached: policies.masks = ')
     assert.truthy(read('live/config.yml'):find('learning_rate: 0.001', 1, true))
+    -- A run that is killed now goes on with the new settings from the very step of the change.
+    local _, metadata = require('tycho.io.safetensors').load(folder .. '/live/checkpoint.safetensors')
+    says(metadata.state, ('"iteration":%s'):format(out:match 'is 0.001 from step (%d+)'))
     stop(p)
     assert.is_nil(lfs.attributes(folder .. '/live/control'))
     says((attach('live', '1\n')), 'live does not train now; resume=live goes on with it')

@@ -58,6 +58,7 @@ local function record_changes(self)
     end
   end
   self.known = text
+  self.loop:save() -- first: a killed run goes on from its last state with these settings
   self.loop.run:write('config.yml', text)
 end
 
