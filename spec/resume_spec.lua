@@ -227,8 +227,19 @@ describe('a run', function()
       says(read(folder .. '/whole/' .. name), text)
     end
     says(read(folder .. '/killed/scripts/saboteur.lua'), 'happens')
-    os.execute(('cp -r %s/stopped_step3 %s/edited; echo >>%s/edited/scripts/experiments/contextssl/objective.lua'):format(folder, folder, folder))
-    says(train 'resume=edited', 'experiments/contextssl/objective.lua has another text now')
+  end)
+
+  it('says what is no more as it was when it began', function()
+    assert(shell([[
+      cp -r stopped_step3 edited; cp -r data changed
+      echo >>edited/scripts/experiments/contextssl/objective.lua
+      sed -i 's/"cpu": *"[a-z0-9]*"/"cpu":"neon"/; s/"device": *"cpu"/"device":"cuda: a GPU"/' edited/versions.json
+      for image in changed/3DIEBench/*/*/image_0.jpg; do echo >>$image; done]], folder))
+    local out = train 'resume=edited data_dir=changed'
+    says(out, 'experiments/contextssl/objective.lua has another text now', 'cpu was neon and is ', 'device was cuda: a GPU and is cpu now; from here the '
+      .. 'numbers may not be those of an uninterrupted run')
+    assert.matches('\ndata was %x+ and is %x+ now; from here', out)
+    assert(not train('resume=whole epochs=6'):find(' now; from here the numbers', 1, true))
   end)
 
   it('that cannot start leaves nothing behind', function()

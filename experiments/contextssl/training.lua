@@ -88,11 +88,12 @@ local function settings_text(config)
 end
 
 -- Opens config.resume, or makes a run. Returns it with the text of its settings.
-local function open_run(config, name)
+local function open_run(config, name, dataset)
   config.data_dir = config.data_dir and settings.absolute(config.data_dir)
   local text, resume = settings_text(config), config.resume
-  local run = resume and run_directory.open(resume)
-    or run_directory.create(config.out, name, { config = text, path = config.run_dir ~= '' and config.run_dir or nil })
+  local made_with = { device = (device.text(config.device or 'cpu')), data = dataset:fingerprint() }
+  local run = resume and run_directory.open(resume, made_with) or run_directory.create(config.out, name, { config = text,
+    path = config.run_dir ~= '' and config.run_dir or nil, made_with = made_with })
   run:take()
   return run, text
 end
@@ -189,7 +190,7 @@ end
 function M.run(config, dataset, options)
   settings.check(config)
   local parts = build(config, dataset)
-  local run, text = open_run(config, options.name)
+  local run, text = open_run(config, options.name, dataset)
   local ok, finished = xpcall(function()
     local loop = new_training(config, dataset, parts, run, options.monitor)
     loop:restore()

@@ -131,11 +131,16 @@ function M.choose(setting)
   return setting
 end
 
--- For a run's log: the device that a setting means, and for auto why it is not cuda.
-function M.line(setting)
+-- The device that a setting means, with versions, and for auto why it is not cuda.
+function M.text(setting)
   local name, why = M.choose(setting)
-  if why then return ('device: cpu; not cuda: %s'):format(why) end
-  return name == 'cpu' and 'device: cpu' or ('device: %s: %s'):format(name, M.describe(name))
+  return name == 'cpu' and name or ('%s: %s'):format(name, M.describe(name)), why
+end
+
+-- The same for a run's log.
+function M.line(setting)
+  local text, why = M.text(setting)
+  return ('device: %s%s'):format(text, why and '; not cuda: ' .. why or '')
 end
 
 -- on: products and convolutions of float32 on a device may round their factors to TF32, for speed. Off at first; the CPU never does.

@@ -130,7 +130,7 @@ end
 
 -- What resuming changed, in words; empty for a run that begins.
 local function changes(self)
-  local list = self.first > 0 and provenance.changes(self.run.path) or {}
+  local list = self.first > 0 and provenance.changes(self.run.path, self.run.made_with) or {}
   for i, text in ipairs(list) do list[i] = text .. '; from here the numbers may not be those of an uninterrupted run' end
   return list
 end

@@ -1,4 +1,5 @@
--- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now.
+-- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now. made_with, here: name
+-- -> text, what else the run's numbers come from, such as its device.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local file = require 'tycho.io.file'
@@ -8,9 +9,11 @@ local lib = require 'tycho.lib'
 
 local M = {}
 
-function M.versions()
-  return { tycho = require('tycho').version, luajit = jit.version, blas = ffi.string(lib.cpu.ty_blas()), jpeg = image.decoder(),
-    threads = lib.cpu.ty_threads() }
+function M.versions(made_with)
+  local versions = { tycho = require('tycho').version, luajit = jit.version, blas = ffi.string(lib.cpu.ty_blas()), jpeg = image.decoder(),
+    threads = lib.cpu.ty_threads(), cpu = ffi.string(lib.cpu.ty_level()) }
+  for name, text in pairs(made_with or {}) do versions[name] = text end
+  return versions
 end
 
 local function absolute(path)
@@ -44,23 +47,23 @@ function M.scripts()
 end
 
 -- Writes arguments.txt, scripts/ and versions.json by write(name, text), name being a path below the run's directory.
-function M.save(write)
+function M.save(write, made_with)
   local arguments = {}
   for i, argument in ipairs(arg or {}) do arguments[i] = argument .. '\n' end
   write('arguments.txt', table.concat(arguments))
   for name, text in pairs(M.scripts()) do write('scripts/' .. name, text) end
-  write('versions.json', json.encode(M.versions(), { indent = true }) .. '\n')
+  write('versions.json', json.encode(M.versions(made_with), { indent = true }) .. '\n')
 end
 
 -- Whether M.save came to its end for the run at path.
 function M.is_complete(path) return lfs.attributes(path .. '/versions.json') ~= nil end
 
 -- Sentences: which versions and scripts are not those that path's run began with.
-function M.changes(path)
+function M.changes(path, made_with)
   local out, before = {}, file.read(path .. '/versions.json')
   before = before and json.decode(before, path .. '/versions.json') or {}
-  for name, value in pairs(M.versions()) do
-    if before[name] ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(before[name]), tostring(value)) end
+  for name, value in pairs(M.versions(made_with)) do
+    if before[name] ~= nil and before[name] ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(before[name]), tostring(value)) end
   end
   for name, text in pairs(M.scripts()) do
     local saved = ('%s/scripts/%s'):format(path, name)

@@ -74,8 +74,8 @@ local function make_named(path)
   return path
 end
 
--- A new directory: OUT/<date>_<time>_<name>_<4 hex digits>, or info.path. info.config: text of the resolved settings. After a failure nothing of
--- it stays.
+-- A new directory: OUT/<date>_<time>_<name>_<4 hex digits>, or info.path. info.config: text of the resolved settings; info.made_with [opt]: see
+-- tycho.train.provenance. After a failure nothing of it stays.
 function M.create(out, name, info)
   local path
   if info.path then
@@ -84,7 +84,7 @@ function M.create(out, name, info)
     file.make_folders(out)
     path = make_new(out, name)
   end
-  local self = setmetatable({ path = path, rows = {} }, Run)
+  local self = setmetatable({ path = path, rows = {}, made_with = info.made_with }, Run)
   local ok, message = pcall(function()
     self:write('config.yml', info.config)
     self:save_provenance()
@@ -97,7 +97,7 @@ function M.create(out, name, info)
 end
 
 function Run:save_provenance()
-  provenance.save(function(name, text) self:write(name, text) end)
+  provenance.save(function(name, text) self:write(name, text) end, self.made_with)
 end
 
 local function is_run(path) return lfs.attributes(path .. '/config.yml', 'mode') == 'file' end
@@ -118,10 +118,10 @@ function M.check(path, key)
     lfs.attributes(path) and 'this is no run' or 'there is no such directory', near and ('; did you mean %s/%s?'):format(folder, near) or ''), 0)
 end
 
--- The directory of an earlier run.
-function M.open(path)
+-- The directory of an earlier run. made_with [opt]: as M.create has it, of what goes on with it.
+function M.open(path, made_with)
   M.check(path, 'run')
-  return setmetatable({ path = path, rows = {} }, Run)
+  return setmetatable({ path = path, rows = {}, made_with = made_with }, Run)
 end
 
 -- The newest run of this name under out, or nil.
