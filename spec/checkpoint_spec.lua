@@ -94,6 +94,23 @@ describe('checkpoints', function()
     end)
   end)
 
+  it('of a training are refused when a bit of them has changed, and need no checksum', function()
+    local parts = { modules = { net = tycho.nn.Linear(3, 2) }, optimizers = {}, state = { iteration = 7, note = 'x' } }
+    checkpoint.save(path 'run', parts)
+    assert.same(parts.state, checkpoint.load(path 'run', parts))
+    local whole = files.read(path 'run')
+    for _, at in ipairs { #whole, whole:find('"net/bias":{', 1, true), (whole:find(':7', 1, true)) } do
+      local from = at < #whole and at + 1 or at
+      files.write(path 'run', whole:sub(1, from - 1) .. string.char(bit.bxor(whole:byte(from), 1)) .. whole:sub(from + 1))
+      local before = parts.modules.net.bias:tolist()
+      assert.matches('run: its tensors or its state are damaged, the checksum is another', failure(checkpoint.load, path 'run', parts))
+      assert.same(before, parts.modules.net.bias:tolist())
+    end
+    local tensors, metadata = safetensors.load(path 'run')
+    safetensors.save(path 'old', tensors, { state = metadata.state })
+    assert.equal('x', checkpoint.load(path 'old', parts).note)
+  end)
+
   describe('./tycho ckpt', function()
     it('inspects', function()
       local text, status = ckpt('inspect ' .. golden .. 'nested_optimizer_zip.pt')

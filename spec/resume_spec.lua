@@ -236,8 +236,8 @@ describe('a run', function()
       sed -i 's/"cpu": *"[a-z0-9]*"/"cpu":"neon"/; s/"device": *"cpu"/"device":"cuda: a GPU"/' edited/versions.json
       for image in changed/3DIEBench/*/*/image_0.jpg; do echo >>$image; done]], folder))
     local out = train 'resume=edited data_dir=changed'
-    says(out, 'experiments/contextssl/objective.lua has another text now', 'cpu was neon and is ', 'device was cuda: a GPU and is cpu now; from here the '
-      .. 'numbers may not be those of an uninterrupted run')
+    says(out, 'experiments/contextssl/objective.lua has another text now', 'cpu was neon and is ',
+      'device was cuda: a GPU and is cpu now; from here the numbers may not be those of an uninterrupted run')
     assert.matches('\ndata was %x+ and is %x+ now; from here', out)
     assert(not train('resume=whole epochs=6'):find(' now; from here the numbers', 1, true))
   end)

@@ -10,6 +10,7 @@ int munmap(void *address, size_t length);
 int fileno(void *file);
 int fflush(void *file);
 int fsync(int fd);
+int sync_file_range(int fd, int64_t offset, int64_t bytes, unsigned flags);
 int ftruncate(int fd, long length);
 int flock(int fd, int operation);
 int getpid(void);
@@ -23,6 +24,7 @@ int statvfs(const char *path, struct tycho_statvfs *out);
 local C = ffi.C
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 local LOCK_EXCLUSIVE, LOCK_AT_ONCE, WOULD_BLOCK = 2, 4, 11
+local LARGE, BEGIN = 2^20, 2 -- SYNC_FILE_RANGE_WRITE
 
 local M = {}
 
@@ -125,6 +127,7 @@ function Writer:write(data, size)
   if size > 0 and C.fwrite(data, 1, size, self.file) ~= size then
     fail(self.path, 'cannot write: %s', ffi.string(C.strerror(ffi.errno())))
   end
+  if size >= LARGE then C.sync_file_range(C.fileno(self.file), 0, 0, BEGIN) end -- the disk works while the rest is made
   self.position = self.position + size
 end
 

@@ -3,6 +3,7 @@
 -- Format: github.com/huggingface/safetensors, README.
 local ffi = require 'ffi'
 local tensor = require 'tycho.tensor'
+local hash = require 'tycho.hash'
 local file = require 'tycho.io.file'
 local elements = require 'tycho.io.elements'
 local json = require 'tycho.io.json'
@@ -80,8 +81,25 @@ function M.load(path)
   return file.with_mapping(path, function(bytes, size, mapping) return parse(bytes, size, path, mapping) end)
 end
 
--- tensors: a Dict, table or state dict of tensors by name; metadata: table of strings [opt]. Largest element types first, then by name, so that equal
--- content gives equal files and all data is aligned.
+-- Checksum of what a file holds. sums: name -> hash of the tensor.
+local function checksum_of(sums, metadata)
+  local rest = {}
+  for key, value in pairs(metadata) do rest[key] = key ~= 'checksum' and value or nil end
+  return hash(json.encode { sums, rest })
+end
+
+-- Raises when the checksum that M.load found in the metadata of path, if there is one, is not that of the tensors and metadata.
+function M.check(path, tensors, metadata)
+  if not metadata.checksum then return end
+  local sums = {}
+  for name, t in python.pairs(tensors) do sums[name] = hash(t) end
+  if checksum_of(sums, metadata) ~= metadata.checksum then
+    fail(path, 'its tensors or its state are damaged, the checksum is another; put a copy back, or start a new run')
+  end
+end
+
+-- tensors: a Dict, table or state dict of tensors by name; metadata: table of strings [opt], and checksum = true, for which a checksum of all that is
+-- written is put in, for M.check. Largest element types first, then by name, so that equal content gives equal files and all data is aligned.
 function M.save(path, tensors, metadata)
   local entries = {}
   for name, value in python.pairs(python.named(tensors)) do
@@ -97,27 +115,36 @@ function M.save(path, tensors, metadata)
     if a.size ~= b.size then return a.size > b.size end
     return a.name < b.name
   end)
-  local parts, at = {}, 0
-  if metadata and next(metadata) then
-    for key, value in pairs(metadata) do
-      if type(key) ~= 'string' or type(value) ~= 'string' then
-        error(('safetensors.save: metadata must map strings to strings, got %s'):format(tostring(key)), 0)
-      end
+  local words = {}
+  for key, value in pairs(metadata or {}) do
+    words[key] = key == 'checksum' and value == true and ('0'):rep(16) or value
+    if type(key) ~= 'string' or type(words[key]) ~= 'string' then
+      error(('safetensors.save: metadata must map strings to strings, got %s'):format(tostring(key)), 0)
     end
-    parts[1] = '"__metadata__":' .. json.encode(metadata)
   end
+  local parts, at, sums = {}, 0, metadata and metadata.checksum == true and {}
   for _, e in ipairs(entries) do
     parts[#parts + 1] = ('%s:{"dtype":"%s","shape":[%s],"data_offsets":[%.0f,%.0f]}'):format(json.encode(e.name), names[e.value.dtype],
       table.concat(e.value.shape, ','), at, at + e.bytes)
     at = at + e.bytes
   end
-  local header = '{' .. table.concat(parts, ',') .. '}'
-  header = header .. (' '):rep(-#header % 8)
-  file.write(path, function(out)
+  local function write_header(out)
+    local head = next(words) and ('"__metadata__":%s%s'):format(json.encode(words), parts[1] and ',' or '') or ''
+    local header = '{' .. head .. table.concat(parts, ',') .. '}'
+    header = header .. (' '):rep(-#header % 8)
     out:write(file.put_u64(#header) .. header)
+  end
+  file.write(path, function(out)
+    write_header(out)
     for _, e in ipairs(entries) do
       local dense = tensor.dense(e.value:cpu())
       out:write(dense:ptr(), e.bytes)
+      if sums then sums[e.name] = hash(dense) end
+    end
+    if sums then
+      words.checksum = checksum_of(sums, words)
+      out:seek(0)
+      write_header(out)
     end
   end)
 end

@@ -19,7 +19,7 @@ function M.save(path, parts)
     for name, t in pairs(optimizer:state_dict()) do add(group, name, t) end
   end
   for name, t in pairs(parts.meters and parts.meters:state_dict() or {}) do add('meters', name, t) end
-  safetensors.save(path, tensors, { state = json.encode(parts.state) })
+  safetensors.save(path, tensors, { state = json.encode(parts.state), checksum = true })
 end
 
 -- Loads into the modules, optimisers and meters of parts; returns the state. accept(state) [opt] is asked first and may raise.
@@ -35,6 +35,7 @@ function M.load(path, parts, accept)
   if not (metadata and metadata.state) then
     error(('%s is not a training checkpoint of this project: no state in its metadata'):format(path), 0)
   end
+  safetensors.check(path, tensors, metadata)
   for name in pairs(groups) do
     if not (parts.modules[name] or parts.optimizers[name] or name == 'meters') then
       error(("%s is of another training: nothing here takes the tensors of its '%s'"):format(path, name), 0)

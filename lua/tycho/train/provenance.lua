@@ -1,5 +1,5 @@
--- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now. made_with, here: name
--- -> text, what else the run's numbers come from, such as its device.
+-- What made a run: arguments, versions and the texts of the scripts, as files of its directory; and what of it is different now. made_with, here:
+-- name -> text, what else the run's numbers come from, such as its device.
 local ffi = require 'ffi'
 local lfs = require 'lfs'
 local file = require 'tycho.io.file'
@@ -63,7 +63,8 @@ function M.changes(path, made_with)
   local out, before = {}, file.read(path .. '/versions.json')
   before = before and json.decode(before, path .. '/versions.json') or {}
   for name, value in pairs(M.versions(made_with)) do
-    if before[name] ~= nil and before[name] ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(before[name]), tostring(value)) end
+    local was = before[name]
+    if was ~= nil and was ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(was), tostring(value)) end
   end
   for name, text in pairs(M.scripts()) do
     local saved = ('%s/scripts/%s'):format(path, name)
