@@ -1,7 +1,10 @@
 -- Runs that are killed, stopped, started twice, or out of luck: what is on disk is whole, and a resumed run equals an uninterrupted one.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
+local file = require 'tycho.io.file'
+local read_runs = require 'tycho.runs.read'
 local run_directory = require 'tycho.train.run'
+local failure = require 'spec.failure'
 local files = require 'spec.files'
 local says = require 'spec.says'
 local shell = require 'spec.shell'
@@ -82,8 +85,8 @@ end
 
 local results = { 'checkpoint.safetensors', 'metrics.jsonl', 'metrics.csv', 'simclr_resnet18_epoch4.pt', 'simclr_resnet18_epoch5.pt' }
 local function assert_equals_whole(name)
-  for _, file in ipairs(results) do
-    assert(read(('%s/%s/%s'):format(folder, name, file)) == read(folder .. '/whole/' .. file), file .. ' differs')
+  for _, result in ipairs(results) do
+    assert(read(('%s/%s/%s'):format(folder, name, result)) == read(folder .. '/whole/' .. result), result .. ' differs')
   end
   assert.equal('', (shell(('find %s -name "*.tmp"'):format(name), folder)))
 end
@@ -141,6 +144,27 @@ describe('a run', function()
     assert.equal(1, status)
     says(out, 'tycho: whole is in use: another process trains this run')
     assert.equal(0, select(2, train 'resume=whole'))
+    -- Who asks whether it is in use has the lock for a moment; what the process started does not keep it.
+    os.execute(('flock %s/whole/lock sleep 0.3 & sleep 0.1'):format(folder))
+    run:take()
+    os.execute 'sleep 2 >/dev/null 2>&1 &'
+    run:release()
+    assert.is_false(read_runs.is_in_use(run.path))
+  end)
+
+  it('is made by one process alone', function()
+    local path = folder .. '/raced'
+    lfs.mkdir(path)
+    local lock = file.lock(path .. '/lock')
+    assert.matches('raced is in use: another process', failure(run_directory.create, folder, 'spec', { config = 'a: 1\n', path = path }))
+    assert(lfs.attributes(path))
+    lock:close()
+    local run = run_directory.create(folder, 'spec', { config = 'a: 1\n', path = path })
+    assert.is_true(read_runs.is_in_use(path))
+    run:release()
+    assert.matches('this exists already', failure(run_directory.create, folder, 'spec', { config = 'a: 2\n', path = path }))
+    assert.equal('a: 1\n', read(path .. '/config.yml'))
+    assert.is_false(read_runs.is_in_use(path))
   end)
 
   it('keeps its last state when the disk is full', function()

@@ -87,14 +87,18 @@ local function settings_text(config)
   return text
 end
 
--- Opens config.resume, or makes a run. Returns it with the text of its settings.
+-- Takes config.resume, or makes a run. Returns it with the text of its settings.
 local function open_run(config, name, dataset)
   config.data_dir = config.data_dir and settings.absolute(config.data_dir)
   local text, resume = settings_text(config), config.resume
   local made_with = { device = (device.text(config.device or 'cpu')), data = dataset:fingerprint() }
-  local run = resume and run_directory.open(resume, made_with) or run_directory.create(config.out, name, { config = text,
-    path = config.run_dir ~= '' and config.run_dir or nil, made_with = made_with })
-  run:take()
+  local run
+  if resume then
+    run = run_directory.open(resume, made_with)
+    run:take()
+  else
+    run = run_directory.create(config.out, name, { config = text, path = config.run_dir ~= '' and config.run_dir or nil, made_with = made_with })
+  end
   return run, text
 end
 

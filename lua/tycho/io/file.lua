@@ -242,10 +242,11 @@ function M.append(path, text)
   if not ok then error(message, 0) end
 end
 
--- Takes path for this process alone, until the handle that it returns is closed or the process ends, however it ends. Returns nil when another
--- process has it. Where the file system has no locks, the handle holds nothing.
-function M.lock(path)
-  local file, why = io.open(path, 'ab')
+-- Takes path for this process alone, until the handle that it returns is closed or the process ends, however it ends; for the processes that it
+-- starts too, and until they have ended, where is_shared. Returns nil when another process has it. Where the file system has no locks, the handle
+-- holds nothing.
+function M.lock(path, is_shared)
+  local file, why = io.open(path, is_shared and 'ab' or 'abe') -- e: closed in what is started
   if not file then error('cannot write ' .. why, 0) end
   if C.flock(C.fileno(file), LOCK_EXCLUSIVE + LOCK_AT_ONCE) ~= 0 and ffi.errno() == WOULD_BLOCK then
     file:close()

@@ -230,7 +230,7 @@ function M.rm(list, words, options)
     if not (answer and answer:match('^[yY]')) then error('nothing was removed; --yes answers the question', 0) end
   end
   for _, run in ipairs(doomed) do
-    run_directory.remove_tree(run.path)
+    run_directory.remove(run.path)
     if lfs.attributes(run.path) then error(('%s could not be removed whole'):format(run.path), 0) end
   end
 end

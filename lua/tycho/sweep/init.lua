@@ -180,7 +180,7 @@ local function execute(plan)
     return self
   end
   file.make_folders(self.folder)
-  local lock = file.lock(self.folder .. '/lock')
+  local lock = file.lock(self.folder .. '/lock', true) -- its jobs save their state when it is killed
   if not lock then error(('%s is in use: another process runs this sweep'):format(self.folder), 0) end
   say('%s: %d jobs, %d of them finished before; %d at a time with %d threads each', self.folder, #self.jobs, #self.jobs - self.pending, self.count,
     self.threads)

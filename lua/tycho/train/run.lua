@@ -11,7 +11,9 @@ local csv = require 'tycho.io.csv'
 local file = require 'tycho.io.file'
 local generator = require 'tycho.generator'
 local json = require 'tycho.io.json'
+local lib = require 'tycho.lib'
 local nearest = require 'tycho.nearest'
+local process = require 'tycho.sweep.process'
 local tfevents = require 'tycho.io.tfevents'
 local provenance = require 'tycho.train.provenance'
 
@@ -19,13 +21,33 @@ local Run = {}
 Run.__index = Run
 local M = {}
 
-function M.remove_tree(path)
+local PATIENCE = 0.5 -- seconds: who asks whether a run is in use has its lock for a moment
+
+-- The lock of the run at path. Raises when another process has it.
+local function lock(path)
+  local deadline = lib.cpu.ty_now() + PATIENCE
+  repeat
+    local held = file.lock(path .. '/lock')
+    if held then return held end
+    process.sleep(0.01)
+  until lib.cpu.ty_now() > deadline
+  error(('%s is in use: another process trains this run; wait for it, or stop it'):format(path), 0)
+end
+
+local function remove_tree(path)
   if lfs.symlinkattributes(path, 'mode') == 'directory' then
     for name in lfs.dir(path) do
-      if name ~= '.' and name ~= '..' then M.remove_tree(path .. '/' .. name) end
+      if name ~= '.' and name ~= '..' then remove_tree(path .. '/' .. name) end
     end
   end
   os.remove(path)
+end
+
+-- Removes the run at path with all in it. Raises when another process has it.
+function M.remove(path)
+  local held = lock(path)
+  remove_tree(path)
+  held:close()
 end
 
 -- NaN and infinities have no JSON numbers; they are written as strings.
@@ -52,11 +74,11 @@ local function make_new(out, name)
   error('cannot find a free run directory under ' .. out, 0)
 end
 
--- Nothing is in path, or only what was left of a file that was being written.
+-- Nothing is in path, or only a lock, and what was left of a file that was being written.
 local function is_empty(path)
   if lfs.attributes(path, 'mode') ~= 'directory' then return false end
   for name in lfs.dir(path) do
-    if name ~= '.' and name ~= '..' and not name:match('%.tmp$') then return false end
+    if name ~= '.' and name ~= '..' and name ~= 'lock' and not name:match('%.tmp$') then return false end
   end
   return true
 end
@@ -75,7 +97,7 @@ local function make_named(path)
 end
 
 -- A new directory: OUT/<date>_<time>_<name>_<4 hex digits>, or info.path. info.config: text of the resolved settings; info.made_with [opt]: see
--- tycho.train.provenance. After a failure nothing of it stays.
+-- tycho.train.provenance. This process has it (Run:take) until Run:release. After a failure nothing of it stays.
 function M.create(out, name, info)
   local path
   if info.path then
@@ -84,16 +106,17 @@ function M.create(out, name, info)
     file.make_folders(out)
     path = make_new(out, name)
   end
-  local self = setmetatable({ path = path, rows = {}, made_with = info.made_with }, Run)
+  local self = setmetatable({ path = path, rows = {}, made_with = info.made_with, lock = lock(path) }, Run)
+  local is_ours = is_empty(path) -- not where another process has made a run of it since
   local ok, message = pcall(function()
+    M.check_new(path)
     self:write('config.yml', info.config)
     self:save_provenance()
   end)
-  if not ok then
-    M.remove_tree(path)
-    error(message, 0)
-  end
-  return self
+  if ok then return self end
+  if is_ours then remove_tree(path) end
+  self:release()
+  error(message, 0)
 end
 
 function Run:save_provenance()
@@ -139,8 +162,7 @@ end
 
 -- Takes the run for this process, and clears away what a killed one left half-written. The lock ends with the process, however it ends.
 function Run:take()
-  self.lock = file.lock(self.path .. '/lock')
-  if not self.lock then error(('%s is in use: another process trains this run; wait for it, or stop it'):format(self.path), 0) end
+  self.lock = lock(self.path)
   file.remove_leftovers(self.path)
   if not provenance.is_complete(self.path) then self:save_provenance() end
 end
