@@ -170,6 +170,17 @@ describe('./tycho runs', function()
     says(runs 'ls', 'a    finished')
   end)
 
+  it('takes the one that trained last for the newest', function()
+    for i, name in ipairs { '20260101_000000_x_0001', '20260102_000000_x_0002' } do
+      make(name, { lr = i }, { i })
+      write('runs/' .. name .. '/train.log', 'said\n')
+      lfs.touch(('%s/runs/%s/config.yml'):format(folder, name), 1e9 + i)
+      lfs.touch(('%s/runs/%s/train.log'):format(folder, name), 2e9 - i)
+    end
+    says(runs 'show last', '20260101_000000_x_0001: ')
+    assert.equal(folder .. '/runs/20260101_000000_x_0001', run_directory.newest(folder .. '/runs', 'x'))
+  end)
+
   it('sees a run that has changed since it was last listed', function()
     runs 'ls'
     make('a', { lr = 0.1, seed = 0 }, { 3, 2.5, 1.25 }, 'finished')

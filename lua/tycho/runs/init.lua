@@ -96,7 +96,7 @@ end
 -- Whether a word is the path of a run.
 function M.is_path(word) return lfs.attributes(word .. '/config.yml', 'mode') == 'file' end
 
--- The run that a word means: a name, a path, also of a run outside of the list, the only name that holds the word, or 'last', the newest.
+-- The run that a word means: a name, a path, also of a run outside of the list, the only name that holds the word, or 'last', the one that trained last.
 function M.find(list, word)
   local names, holding = {}, {}
   for i, run in ipairs(list) do
@@ -113,7 +113,7 @@ function M.find(list, word)
   if word == 'last' and #list > 0 then
     local newest, latest = nil, -1
     for _, run in ipairs(list) do
-      local time = lfs.attributes(run.path .. '/config.yml', 'modification') or 0
+      local time = read.trained_at(run.path)
       if time >= latest then newest, latest = run, time end
     end
     return newest

@@ -114,6 +114,12 @@ function M.tail(path, count)
   return { unpack(lines, math.max(1, #lines - count + 1)) }
 end
 
+-- When it last trained, in seconds as the system counts them: what was said last, or its settings are that old. 0 where there is neither.
+function M.trained_at(path)
+  local said = lfs.attributes(path .. '/train.log', 'modification') or 0
+  return math.max(said, lfs.attributes(path .. '/config.yml', 'modification') or 0)
+end
+
 -- Whether a process trains it now.
 function M.is_in_use(path)
   if not lfs.attributes(path .. '/lock') then return false end

@@ -14,6 +14,7 @@ local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local nearest = require 'tycho.nearest'
 local process = require 'tycho.sweep.process'
+local read = require 'tycho.runs.read'
 local tfevents = require 'tycho.io.tfevents'
 local provenance = require 'tycho.train.provenance'
 
@@ -147,13 +148,16 @@ function M.open(path, made_with)
   return setmetatable({ path = path, rows = {}, made_with = made_with }, Run)
 end
 
--- The newest run of this name under out, or nil.
+-- The run of this name under out that trained last, or nil.
 function M.newest(out, name)
-  local found
+  local found, latest
   if lfs.attributes(out, 'mode') ~= 'directory' then return nil end
   for entry in lfs.dir(out) do
     local path = out .. '/' .. entry
-    if entry:match('^%d+_%d+_(.*)_%x+$') == name and is_run(path) and (not found or path > found) then found = path end
+    if entry:match('^%d+_%d+_(.*)_%x+$') == name and is_run(path) then
+      local time = read.trained_at(path)
+      if not found or time > latest or time == latest and path > found then found, latest = path, time end
+    end
   end
   return found
 end
