@@ -69,8 +69,18 @@ describe('a report', function()
     os.remove(folder .. '/config.yml')
     local page = read(report.write(folder))
     says(page, 'there is no config.yml', '<td>loss</td>')
+    write('metrics.jsonl', '[1,2]\nnull\n{"epoch":1,"loss":2}\n')
+    says(read(report.write(folder)), 'finished, 1 epochs', '<td>loss</td>')
     write('metrics.jsonl', '')
     says(read(report.write(folder)), 'finished, 0 epochs')
+    for _, text in ipairs { '5', '[5,[1],{}]', '{"rows":5}', '{"rows":[5,[1,2],{"a":1}]}' } do
+      write('results.json', text)
+      write('figures.json', text)
+      says(read(report.write(folder)), 'finished, 0 epochs')
+      report.add_figure(folder, 'near.jpg', 'words')
+      says(read(report.write(folder)), '<figcaption>words</figcaption>')
+    end
+    says(read(report.write(folder)), '<td class="number">1</td>')
   end)
 
   it('is shown by a browser: curves and pictures have a size, and nothing is wider than the window', function()

@@ -199,6 +199,24 @@ describe('a run', function()
     says(out, 'note is 7 in that run; 8 (the command line) would give other numbers')
   end)
 
+  it('goes on without what is damaged of its metrics and versions, and says what is in their place', function()
+    os.execute(('cp -r %s/stopped_step3 %s/damaged'):format(folder, folder))
+    write(folder .. '/damaged/metrics.jsonl', '5\n[1]\n{"iteration":"two"}\nnull\n' .. read(folder .. '/whole/metrics.jsonl'))
+    write(folder .. '/damaged/versions.json', read(folder .. '/whole/versions.json'):sub(1, 20))
+    lfs.mkdir(folder .. '/damaged/a_folder.tfevents')
+    os.execute(('cp -r %s/damaged %s/foldered'):format(folder, folder))
+    local out, status = train 'resume=damaged'
+    assert(status == 0, out)
+    os.remove(folder .. '/damaged/a_folder.tfevents')
+    assert_equals_whole 'damaged'
+    assert.equal(read(folder .. '/whole/versions.json'), read(folder .. '/damaged/versions.json'))
+    os.remove(folder .. '/foldered/metrics.jsonl')
+    lfs.mkdir(folder .. '/foldered/metrics.jsonl')
+    out, status = train 'resume=foldered'
+    assert.equal(1, status)
+    says(out, 'tycho: cannot write foldered/metrics.jsonl: it is a directory, not a file')
+  end)
+
   it('that has lost its state does not begin anew', function()
     os.execute(('cp -r %s/whole %s/lost && rm %s/lost/checkpoint.safetensors'):format(folder, folder, folder))
     local before = read(folder .. '/lost/metrics.jsonl')

@@ -53,6 +53,12 @@ function M.load(path)
   return M.decode(text, path)
 end
 
+-- The object or list in the file at path, nil where there is none or the file is damaged.
+function M.read(path)
+  local ok, value = pcall(M.load, path)
+  return ok and type(value) == 'table' and value ~= M.null and value or nil
+end
+
 function M.save(path, value, options)
   local text = M.encode(value, options or { indent = true })
   file.write(path, text .. '\n')

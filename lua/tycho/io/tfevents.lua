@@ -69,7 +69,8 @@ end
 -- The event file in a folder, or nil.
 function M.find(folder)
   for name in lfs.dir(folder) do
-    if name:find('tfevents', 1, true) then return folder .. '/' .. name end
+    local path = folder .. '/' .. name
+    if name:find('tfevents', 1, true) and lfs.attributes(path, 'mode') == 'file' then return path end
   end
 end
 

@@ -96,7 +96,7 @@ end
 -- Whether a word is the path of a run.
 function M.is_path(word) return lfs.attributes(word .. '/config.yml', 'mode') == 'file' end
 
--- The run that a word means: a name, a path, also of a run outside of the list, the only name that holds the word, or 'last', the one that trained last.
+-- The run that a word means: a name, a path, also of a run outside of the list, the only name that holds the word, or 'last', which trained last.
 function M.find(list, word)
   local names, holding = {}, {}
   for i, run in ipairs(list) do

@@ -43,7 +43,7 @@ end
 -- The row that a line says, or nil.
 local function row_of(line)
   local ok, row = pcall(json.decode, line)
-  if not ok or type(row) ~= 'table' or row[1] ~= nil then return nil end
+  if not ok or type(row) ~= 'table' or row == json.null or row[1] ~= nil then return nil end
   for key, value in pairs(row) do row[key] = words[value] or value end
   return row
 end

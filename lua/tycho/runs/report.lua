@@ -27,23 +27,18 @@ local base64, escape = markup.base64, markup.escape
 
 local types = { png = 'image/png', jpg = 'image/jpeg', svg = 'image/svg+xml' }
 
--- The JSON objects in a list; none of what is no list.
+-- The objects in a list, which may be anything.
 local function objects_in(list)
   local out = {}
-  for _, value in ipairs(type(list) == 'table' and list or {}) do
-    if type(value) == 'table' and value[1] == nil then out[#out + 1] = value end
+  for _, item in ipairs(type(list) == 'table' and list or {}) do
+    if type(item) == 'table' and item[1] == nil then out[#out + 1] = item end
   end
   return out
 end
 
-local function listed_figures(path)
-  local ok, list = pcall(json.decode, file.read(path .. '/figures.json') or '[]')
-  return objects_in(ok and list)
-end
-
 local function figures(path)
   local out = {}
-  for _, figure in ipairs(listed_figures(path)) do
+  for _, figure in ipairs(objects_in(json.read(path .. '/figures.json'))) do
     local bytes, kind = file.read(path .. '/' .. tostring(figure.file)), types[tostring(figure.file):match('%.(%w+)$') or '']
     if bytes and kind then
       out[#out + 1] = ('<figure><img alt="%s" src="data:%s;base64,%s"><figcaption>%s</figcaption></figure>'):format(escape(figure.caption), kind,
@@ -55,7 +50,7 @@ end
 
 -- Adds an image of the run's directory to those that its page shows.
 function M.add_figure(path, name, caption)
-  local list = listed_figures(path)
+  local list = objects_in(json.read(path .. '/figures.json'))
   for i = #list, 1, -1 do
     if list[i].file == name then table.remove(list, i) end
   end
@@ -162,17 +157,17 @@ local function metrics_table(rows, with_slash)
 end
 
 local function results_table(path)
-  local text = file.read(path .. '/results.json')
-  local ok, results = pcall(json.decode, text or '')
-  local heads, seen, rows, given = {}, {}, {}, objects_in(ok and type(results) == 'table' and results.rows)
-  if #given == 0 then return '' end
-  for _, row in ipairs(given) do
+  local results = json.read(path .. '/results.json')
+  local list = objects_in(results and results.rows)
+  if #list == 0 then return '' end
+  local heads, seen, rows = {}, {}, {}
+  for _, row in ipairs(list) do
     for _, name in ipairs(sorted(row)) do
       if not seen[name] then heads[#heads + 1] = name end
       seen[name] = true
     end
   end
-  for i, row in ipairs(given) do
+  for i, row in ipairs(list) do
     rows[i] = {}
     for k, name in ipairs(heads) do rows[i][k] = row[name] == nil and '' or row[name] == json.null and '' or row[name] end
   end

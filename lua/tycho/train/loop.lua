@@ -12,7 +12,6 @@ local lfs = require 'lfs'
 local autograd = require 'tycho.autograd'
 local scope = require('tycho.scope').scope
 local checkpoint = require 'tycho.train.checkpoint'
-local file = require 'tycho.io.file'
 local json = require 'tycho.io.json'
 local lib = require 'tycho.lib'
 local new_control = require 'tycho.train.control'
@@ -46,8 +45,8 @@ end
 
 -- Raises for a run without a training state that ended with one.
 local function expect_none(self)
-  local is_read, ended = pcall(json.decode, file.read(self.run.path .. '/status.json') or '')
-  local iteration = is_read and type(ended) == 'table' and ended.status ~= 'failed' and tonumber(ended.iteration) or 0
+  local ended = json.read(self.run.path .. '/status.json')
+  local iteration = ended and ended.status ~= 'failed' and tonumber(ended.iteration) or 0
   if iteration > 0 then
     error(('%s is missing, the state in which the run ended after step %d; put it back, or start a new run'):format(self.path, iteration), 0)
   end

@@ -56,12 +56,11 @@ function M.save(write, made_with)
 end
 
 -- Whether M.save came to its end for the run at path.
-function M.is_complete(path) return lfs.attributes(path .. '/versions.json') ~= nil end
+function M.is_complete(path) return json.read(path .. '/versions.json') ~= nil end
 
 -- Sentences: which versions and scripts are not those that path's run began with.
 function M.changes(path, made_with)
-  local out, before = {}, file.read(path .. '/versions.json')
-  before = before and json.decode(before, path .. '/versions.json') or {}
+  local out, before = {}, json.read(path .. '/versions.json') or {}
   for name, value in pairs(M.versions(made_with)) do
     local was = before[name]
     if was ~= nil and was ~= value then out[#out + 1] = ('%s was %s and is %s now'):format(name, tostring(was), tostring(value)) end

@@ -210,24 +210,23 @@ function Run:log(row)
   self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
 end
 
--- Goes back to the rows for which keep(row) is true: what a resumed run will write again goes, and so does half a line of a killed one.
+-- Goes back to the rows for which keep(row) is true: what a resumed run will write again goes, and so do half a line of a killed one and whatever is
+-- no row with a number as its iteration.
 function Run:trim(keep)
   self.rows = {}
-  local metrics = io.open(self.path .. '/metrics.jsonl', 'rb')
-  if not metrics then return end
-  local lines = {}
-  for line in metrics:lines() do
+  local path, lines = self.path .. '/metrics.jsonl', {}
+  if not lfs.attributes(path) then return end
+  for line in (file.read(path) or ''):gmatch '[^\n]+' do
     local ok, row = pcall(json.decode, line)
-    if ok and keep(row) then
+    if ok and type(row) == 'table' and type(row.iteration) == 'number' and keep(row) then
       table.insert(self.rows, row)
       lines[#lines + 1] = line .. '\n'
     end
   end
-  metrics:close()
-  local last = self.rows[#self.rows]
-  tfevents.restart(self.path, last and (last.iteration or last.epoch or #self.rows) + 1 or 0)
   self:write('metrics.jsonl', table.concat(lines))
   self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
+  local last = self.rows[#self.rows]
+  tfevents.restart(self.path, last and last.iteration + 1 or 0)
 end
 
 -- Adds a line to train.log. A log that cannot be written stops nothing.
