@@ -1,6 +1,8 @@
 -- The settings of the experiments: the published commands as printed, the reference's file unchanged, a sentence for every value that cannot work.
+local config_file = require 'tycho.config'
 local settings = require 'experiments.contextssl.settings'
 local files = require 'spec.files'
+local quietly = require 'spec.quietly'
 local shell = require 'spec.shell'
 
 local function load(...)
@@ -42,6 +44,21 @@ CUDA_VISIBLE_DEVICES=3 ./tycho experiments/main.lua \
   it('survives a blank behind a backslash, and says what the shell did', function()
     local out = shell './tycho experiments/main.lua epochs=7 \\ \nmask_prob=0.3'
     assert.truthy(out:find('the shell ends the command, and the lines below it do not arrive here', 1, true), out)
+  end)
+end)
+
+describe('a setting', function()
+  it('that does nothing where others are as they are is said', function()
+    local function notes(...)
+      local config = quietly(load, ...)
+      return table.concat(config_file.notes(config), '\n')
+    end
+    assert.equal('no effect: mask_prob, while random_mask is off', notes('mask_prob=0.9'))
+    assert.equal('no effect: init_std, because init_from sets all weights\nno effect: aug_init_gain, because init_from sets all weights',
+      notes('init_from=x.pt', 'init_std=0.1', 'aug_init_gain=2'))
+    assert.equal('no effect: tf32, on the CPU\nno effect: cudnn_benchmark, on the CPU\nno effect: resident, on the CPU',
+      notes('device=cpu', 'tf32=True', 'cudnn_benchmark=True', 'resident=False'))
+    assert.equal('', notes('device=cpu', 'mask_prob=0.9', 'random_mask=True', 'init_std=0.1', 'tf32=False', 'resident=auto'))
   end)
 end)
 

@@ -141,9 +141,9 @@ function M.guard(config)
   end
 end
 
--- Keys that a resumed run may change: none of them bears on a number that the training computes.
+-- Keys that a resumed run may change: none of them bears on a number that the training computes, but the device, which is said.
 local free = {}
-for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'init_from', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs',
+for _, key in ipairs { 'name', 'out', 'run_dir', 'resume', 'data_dir', 'device', 'resident', 'capture', 'threads', 'epochs',
   'log_interval', 'save_interval', 'break_on_nan', 'checkpoint_minutes', 'workers', 'eval_ctxt', 'probe_epochs', 'toy_objects', 'toy_val_objects',
   'toy_views', 'toy_seed' } do
   free[key] = true
@@ -176,6 +176,20 @@ local function compare(before, after, path)
     elseif d.key == 'data_dir' and M.absolute(after.data_dir) ~= before.data_dir then
       config_file.note(after, ('data_dir was %s and is %s now'):format(d.before, d.after))
     end
+  end
+end
+
+-- Why a key has no effect where other settings are as they are, or false.
+local function with_weights(config) return (config.init_from or '') ~= '' and 'because init_from sets all weights' end
+local function on_cpu(config) return device.choose(config.device or 'cpu') == 'cpu' and 'on the CPU' end
+local idle = { mask_prob = function(config) return not config.random_mask and 'while random_mask is off' end, init_std = with_weights,
+  aug_init_gain = with_weights, tf32 = on_cpu, cudnn_benchmark = on_cpu, resident = on_cpu }
+
+-- Says which of the settings that are others than before have no effect.
+local function note_idle(before, config)
+  for _, d in ipairs(config_file.differences(before, config)) do
+    local why = idle[d.key] and not d.no_effect and idle[d.key](config)
+    if why then config_file.note(config, ('no effect: %s, %s'):format(d.key, why)) end
   end
 end
 
@@ -217,8 +231,9 @@ function M.load(file, arguments)
   local asked, resume = config.resume, resumed(config)
   if resume then config = config_file.load(path, arguments, resume .. '/config.yml') end
   M.check(config)
+  local before = config_file.load(path, {}, resume and resume .. '/config.yml')
   if resume then
-    compare(config_file.load(path, {}, resume .. '/config.yml'), config, resume)
+    compare(before, config, resume)
   elseif asked == 'auto' then
     config_file.note(config, ('resume=auto: there is no run %s yet; this one is new'):format((config.run_dir or '') ~= '' and config.run_dir
       or ("'%s' below %s"):format(config.name, config.out)))
@@ -229,6 +244,7 @@ function M.load(file, arguments)
   tycho.set_exact(config.exact)
   tycho.set_break_on_nan(config.break_on_nan)
   check_device(config)
+  note_idle(before, config)
   return config
 end
 
