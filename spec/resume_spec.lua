@@ -88,7 +88,7 @@ local function assert_equals_whole(name)
   for _, result in ipairs(results) do
     assert(read(('%s/%s/%s'):format(folder, name, result)) == read(folder .. '/whole/' .. result), result .. ' differs')
   end
-  assert.equal('', (shell(('find %s -name "*.tmp"'):format(name), folder)))
+  assert.equal('', (shell(("find '%s' -name '*.tmp'"):format(name), folder)))
 end
 
 describe('a run', function()
@@ -127,6 +127,14 @@ describe('a run', function()
       assert_equals_whole(directory)
     end)
   end
+
+  it('says how to go on in words that the shell takes as they are', function()
+    local out = sabotaged([['run_dir=it is 100$ a run']], 'step', 3, 2)
+    local command = out:match 'go on with: %S+/tycho (saboteur.lua [^\n]+)\n'
+    write(folder .. '/saboteur.lua', saboteur:format('never', 1, 9, main))
+    launch(command)
+    assert_equals_whole 'it is 100$ a run'
+  end)
 
   it('saves at Ctrl-C when nobody reads any more what it says', function()
     sabotaged('run_dir=unread checkpoint_minutes=100', 'step', 5, 2, '2>&1 | head -n 1')

@@ -102,9 +102,12 @@ local function open_run(config, name, dataset)
   return run, text
 end
 
+-- A word as the shell reads it.
+local function shell_word(text) return text:find '[^%w_./=:+@%%-]' and "'" .. text:gsub("'", "'\\''") .. "'" or text end
+
 local function resume_command(run)
   local launcher = lfs.currentdir() == tycho.lib.root and './tycho' or tycho.lib.root .. '/tycho'
-  return ('%s %s resume=%s'):format(launcher, arg and arg[0] or 'FILE.lua', run.path)
+  return ('%s %s %s'):format(shell_word(launcher), shell_word(arg and arg[0] or 'FILE.lua'), shell_word('resume=' .. run.path))
 end
 
 -- The loop of a run: what a step and the end of an epoch do.
