@@ -1,5 +1,7 @@
 -- The experiment on a very small rendered data set: it learns, repeats, resumes and keeps its memory.
+local lfs = require 'lfs'
 local tycho = require 'tycho'
+local run_directory = require 'tycho.train.run'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'
@@ -167,6 +169,22 @@ describe('training', function()
     end
     assert.equal(4, at)
     assert.equal(4, #lines)
+  end)
+
+  it('adds a row to the table, which is written anew for a new column alone', function()
+    local result = run_directory.create(folder, 'spec', { config = 'a: 1\n' })
+    local path, inodes = result.path .. '/metrics.csv', {}
+    for i, row in ipairs { { loss = 3 }, { loss = 0 / 0 }, {}, { loss = 1, extra = 2 }, { extra = 3 } } do
+      row.epoch, row.iteration = i, 10 * i
+      result:log(row)
+      inodes[i] = lfs.attributes(path, 'ino')
+    end
+    assert.equal('epoch,iteration,extra,loss\n1,10,,3\n2,20,,nan\n3,30,,\n4,40,2,1\n5,50,3,\n', files.read(path))
+    assert.same({ true, true, false, true }, { inodes[2] == inodes[1], inodes[3] == inodes[1], inodes[4] == inodes[1],
+      inodes[5] == inodes[4] })
+    result:trim(function(row) return row.iteration <= 40 end)
+    result:log { epoch = 6, iteration = 60, loss = 4 }
+    assert.equal('epoch,iteration,extra,loss\n1,10,,3\n2,20,,nan\n3,30,,\n4,40,2,1\n6,60,,4\n', files.read(path))
   end)
 
   it('trains every backbone, and tokens without actions; parameters without gradients stay', function()

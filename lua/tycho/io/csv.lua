@@ -8,17 +8,20 @@ local function cell(value)
   return text:find('[",\r\n]') and '"' .. text:gsub('"', '""') .. '"' or text
 end
 
--- columns: list of names; rows: list of tables name -> value, an absent one gives an empty cell.
+-- The line of a row. columns: list of names; row: name -> value, an absent one gives an empty cell.
+function M.line(columns, row)
+  local cells = {}
+  for i, name in ipairs(columns) do cells[i] = cell(row[name]) end
+  return table.concat(cells, ',') .. '\n'
+end
+
+-- The whole table of a list of rows.
 function M.encode(columns, rows)
-  local lines, header = {}, {}
-  for i, name in ipairs(columns) do header[i] = cell(name) end
-  lines[1] = table.concat(header, ',')
-  for k, row in ipairs(rows) do
-    local cells = {}
-    for i, name in ipairs(columns) do cells[i] = cell(row[name]) end
-    lines[k + 1] = table.concat(cells, ',')
-  end
-  return table.concat(lines, '\n') .. '\n'
+  local header = {}
+  for _, name in ipairs(columns) do header[name] = name end
+  local lines = { M.line(columns, header) }
+  for _, row in ipairs(rows) do lines[#lines + 1] = M.line(columns, row) end
+  return table.concat(lines)
 end
 
 return M

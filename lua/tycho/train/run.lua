@@ -202,12 +202,27 @@ end
 
 local function line_of(row) return json.encode(encodable(row), { keyorder = columns_of { row } }) .. '\n' end
 
+-- Writes metrics.csv anew.
+local function write_table(self)
+  self.columns, self.is_column = columns_of(self.rows), {}
+  for _, name in ipairs(self.columns) do self.is_column[name] = true end
+  self:write('metrics.csv', csv.encode(self.columns, self.rows))
+end
+
+-- Whether the table has columns for all of a row.
+local function fits(self, row)
+  for name in pairs(row) do
+    if not (self.is_column and self.is_column[name]) then return false end
+  end
+  return true
+end
+
 -- Adds a row (name -> number) to metrics.jsonl, metrics.csv and the event file.
 function Run:log(row)
   table.insert(self.rows, row)
   file.append(self.path .. '/metrics.jsonl', line_of(row))
   tfevents.add(self.path, row.iteration or row.epoch or #self.rows, row)
-  self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
+  if fits(self, row) then file.append(self.path .. '/metrics.csv', csv.line(self.columns, row)) else write_table(self) end
 end
 
 -- Goes back to the rows for which keep(row) is true: what a resumed run will write again goes, and so do half a line of a killed one and whatever is
@@ -224,7 +239,7 @@ function Run:trim(keep)
     end
   end
   self:write('metrics.jsonl', table.concat(lines))
-  self:write('metrics.csv', csv.encode(columns_of(self.rows), self.rows))
+  write_table(self)
   local last = self.rows[#self.rows]
   tfevents.restart(self.path, last and last.iteration + 1 or 0)
 end
