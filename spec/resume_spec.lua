@@ -301,5 +301,9 @@ describe('a run', function()
     local out, status = train 'out=a_file'
     assert.equal(1, status)
     says(out, 'tycho: cannot make the run directory a_file/')
+    assert(lfs.link('loop', folder .. '/loop', true))
+    says(train 'run_dir=loop/run', 'tycho: cannot make the folder loop: it is a link that leads nowhere')
+    says(launch(here .. '/experiments/toy3d.lua out=loop objects=1 val_objects=1 views=2 size=8 classes=1'),
+      'tycho: loop exists and is no toy3d rendering')
   end)
 end)

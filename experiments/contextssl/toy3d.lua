@@ -139,7 +139,7 @@ end
 
 -- Removes a folder only if a rendering made it, so that overwrite=true cannot cost anybody other files.
 local function remove_rendering(path)
-  local mode = lfs.attributes(path, 'mode')
+  local mode = lfs.attributes(path, 'mode') or lfs.symlinkattributes(path, 'mode')
   if not mode then return end
   if mode ~= 'directory' or not (lfs.attributes(path .. '/' .. MARK) or is_empty(path)) then
     error(('%s exists and is no toy3d rendering (no %s in it); choose another out=, or move it away'):format(path, MARK), 0)
@@ -232,7 +232,7 @@ function M.render(given)
     if other then error(('%s holds another toy3d rendering (%s); choose another out=, or overwrite=true'):format(out, other), 0) end
     return false
   end
-  if lfs.attributes(out) and not lfs.attributes(out .. '/' .. MARK) then remove_rendering(out) end
+  if not lfs.attributes(out .. '/' .. MARK) then remove_rendering(out) end
   local partial = out .. '.partial'
   remove_rendering(partial)
   tycho.on_interrupt('flag')

@@ -182,7 +182,9 @@ function M.make_folders(path)
     local folder = path:sub(1, partial - 1)
     if folder ~= '' and not lfs.attributes(folder) then
       local ok, why = lfs.mkdir(folder)
-      if not ok and not lfs.attributes(folder) then error(('cannot make the folder %s: %s'):format(folder, why), 0) end
+      if not ok and not lfs.attributes(folder) then
+        error(('cannot make the folder %s: %s'):format(folder, lfs.symlinkattributes(folder) and 'it is a link that leads nowhere' or why), 0)
+      end
     end
   end
 end
