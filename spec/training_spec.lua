@@ -1,7 +1,6 @@
 -- The experiment on a very small rendered data set: it learns, repeats, resumes and keeps its memory.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
-local run_directory = require 'tycho.train.run'
 local data = require 'experiments.contextssl.data'
 local toy3d = require 'experiments.contextssl.toy3d'
 local training = require 'experiments.contextssl.training'

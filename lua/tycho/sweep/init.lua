@@ -1,13 +1,13 @@
 -- Many runs of a script with different settings: jobs side by side, as many as the cores carry, and one table of what came of them.
 --
---   ./tycho -m experiments/main.lua mask_prob=0,0.5,0.9 block_size=16,32 seeds=3 data_dir=DIR          (or: ./tycho experiments/main.lua -m ...)
+--   ./tycho -m experiments/main.lua temperature=0.1,0.5 block_size=16,32 seeds=3 data_dir=DIR          (or: ./tycho experiments/main.lua -m ...)
 --
 -- A setting has several values (values.lua); every combination is a job. zip=a,b lets two settings move together, sample=N draws N points,
 -- seeds=N runs each point with N seeds, from seed= on. jobs=N: at a time (default: one for each core; a job has its share of the cores as threads).
 -- sweep_dir=DIR: where the sweep lives; given again, finished jobs are not run again and interrupted ones go on. metrics=a,b: columns of the table.
 -- --dry-run shows the jobs, --fail-fast starts no more after the first that fails. The same from Lua:
 --
---   local result = tycho.sweep.run { script = 'experiments/main.lua', vary = { mask_prob = { 0, 0.5 } }, seeds = 3, fixed = { data_dir = DIR } }
+--   local result = tycho.sweep.run { script = 'experiments/main.lua', vary = { temperature = { 0.1, 0.5 } }, seeds = 3, fixed = { data_dir = DIR } }
 --   print(result.table:text())
 --
 -- Its folder: jobs.json (arguments and outcome of each job), a run's directory and NAME.log for each job, jobs.csv, and table.txt, .csv, .md, .tex.
