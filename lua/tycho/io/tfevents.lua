@@ -70,7 +70,7 @@ end
 function M.find(folder)
   for name in lfs.dir(folder) do
     local path = folder .. '/' .. name
-    if name:find('tfevents', 1, true) and lfs.attributes(path, 'mode') == 'file' then return path end
+    if name:find('tfevents', 1, true) and lfs.attributes(path, 'mode') ~= 'directory' then return path end
   end
 end
 
