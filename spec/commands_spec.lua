@@ -103,6 +103,13 @@ m.f()
       '\nfail\n')
     assert.equal(1, status)
   end)
+  it('run scripts with modules of their own, and with those of the session as they are', function()
+    write('parts.lua', 'return { from = "the file" }')
+    write('one.lua', "require('parts').from = 'another script'")
+    write('two.lua', "print('from ' .. require('parts').from)")
+    says(piped ':run two.lua\n:run one.lua\n:run two.lua\nparts = require "parts"; parts.from = "the prompt"\n:run two.lua\n',
+      'from the file\nfrom the file\nfrom the prompt')
+  end)
   it('measure time, lines and memory', function()
     local out, status = piped([[x = tycho.ones{512, 512}
 :bench x:exp()

@@ -16,7 +16,7 @@ local function path_of(name) return package.searchpath(name, package.path) end
 
 local function note(name)
   local path = path_of(name)
-  if path and not texts[path] then texts[path] = read(path) end
+  if path then texts[path] = read(path) end
 end
 
 -- Remembers the sources of all modules, those that will be loaded too.
