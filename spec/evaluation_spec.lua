@@ -22,6 +22,7 @@ local on_each_device = require 'spec.on_each_device'
 local quietly = require 'spec.quietly'
 local says = require 'spec.says'
 local shell = require 'spec.shell'
+local small_training = require 'spec.small_training'
 
 local folder = files.folder()
 
@@ -475,6 +476,33 @@ describe('the scripts', function()
     assert.equal(1, status)
     says(out, start .. ' holds a model of n_layer=2, the settings say n_layer=1; write n_layer=2')
     assert.is_nil(lfs.attributes(folder .. '/none'))
+  end)
+
+  it("are of models of one's own too", function()
+    local own = files.write(folder .. '/own.lua', [[
+      local policies = require 'experiments.contextssl.policies'
+      local given = policies.model
+      function policies.model(config)
+        local model = given(config)
+        model.aug_predictor = require('tycho').nn.Linear(32, 6)
+        return model
+      end
+      dofile(('experiments/%s.lua'):format(table.remove(arg, 1)))]])
+    local function run_own(script, arguments)
+      return shell(('./tycho %s %s data_dir=%s/toy3d out=%s/out %s %s'):format(own, script, folder, folder, (settings:gsub('eval_ctxt=%S+ ', '')),
+        arguments))
+    end
+    local out, status = run_own('main', ('run_dir=%s/own'):format(folder))
+    assert(status == 0, out)
+    local weights = folder .. '/own/simclr_resnet18_epoch2.pt'
+    out, status = run_own('eval_MRR_Hk', 'eval_ctxt=[0] load_model=' .. weights)
+    assert(status == 0, out)
+    out, status = run_own('main', ('run_dir=%s/own_tuned init_from=%s epochs=1'):format(folder, weights))
+    assert(status == 0, out)
+    says((run('eval_MRR_Hk', 'load_model=' .. weights)), 'does not fit this model; 6 missing: aug_predictor.0.bias')
+
+    local function folder_of() return embeddings.open(model, datasets, config).folder end
+    assert.not_equal(folder_of(), small_training.with({ model = function() end }, folder_of))
   end)
 
   it('say in one line what is wrong', function()

@@ -15,6 +15,7 @@ local parts = require 'tycho.io.parts'
 local progress = require 'tycho.train.progress'
 local context = require 'experiments.contextssl.context'
 local environments = require 'experiments.contextssl.environments'
+local policies = require 'experiments.contextssl.policies'
 local ranking = require 'experiments.contextssl.ranking'
 local view_pairs = require 'experiments.contextssl.view_pairs'
 
@@ -35,10 +36,16 @@ local function hash_of_weights(model)
   return hash(table.concat(lines, '\n'))
 end
 
+-- The hash of the file with a model policy of one's own, for the same weights give other numbers in another model; nil for the given one.
+local function own_model()
+  local source = debug.getinfo(policies.model, 'S').source
+  if not source:match 'experiments/contextssl/policies%.lua$' then return hash(file.read(source:sub(2)) or source) end
+end
+
 -- Everything that the numbers follow from, as text. The weights' shapes say the other settings of the model.
 local function describe(model, datasets, config)
   return json.encode({
-    format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model),
+    format = FORMAT, tycho = tycho.version, weights = hash_of_weights(model), model = own_model(),
     data = { train = datasets.train:fingerprint(), val = datasets.val:fingerprint() },
     settings = { resolution = config.resolution, image_mean = config.image_mean, image_std = config.image_std, n_head = config.n_head,
       block_size = config.block_size, cache_type = config.cache_type, context_seed = ('%.0f'):format(config.context_seed), exact = config.exact,
