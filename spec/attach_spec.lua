@@ -112,6 +112,9 @@ print("printed here")
     says(out, '\n0.5\n', 'learning_rate was 0.03 and is 0.001 from step', '\n10\n10\n', 'module of ', '\ntrue\n', 'attempt to concatenate',
       '\nprinted here\n', '\nfrom its shell\n')
     assert.equal(1, status) -- a line failed
+    -- A run that is killed now goes on with the new settings from the very step of the change.
+    local _, metadata = require('tycho.io.safetensors').load(folder .. '/live/checkpoint.safetensors')
+    says(metadata.state, ('"iteration":%s'):format(out:match 'is 0.001 from step (%d+)'))
     local before
     wait_for(function()
       before = tonumber(read('live/train.log'):match('step (%d+): detached'))
@@ -121,9 +124,6 @@ print("printed here")
     says(read 'live/train.log', 'attached: config.learning_rate = 0.001', 'changed: learning_rate was 0.03 and is 0.001',
       'attached: policies.masks = ')
     assert.truthy(read('live/config.yml'):find('learning_rate: 0.001', 1, true))
-    -- A run that is killed now goes on with the new settings from the very step of the change.
-    local _, metadata = require('tycho.io.safetensors').load(folder .. '/live/checkpoint.safetensors')
-    says(metadata.state, ('"iteration":%s'):format(out:match 'is 0.001 from step (%d+)'))
     stop(p)
     assert.is_nil(lfs.attributes(folder .. '/live/control'))
     says((attach('live', '1\n')), 'live does not train now; resume=live goes on with it')
@@ -243,6 +243,8 @@ policies.terms.sick = function(step) return (step.prediction:sum() * 0 - 1):log(
     assert.equal(1, status)
     says(out, 'the training has ended: it failed: ', 'no such luck')
     p:finish()
+    local step = read('faulty/train.log'):match 'step (%d+): attached'
+    says(read 'faulty/train.log', ('the state after step %s is kept'):format(step)) -- it was saved when somebody attached
   end)
   it('says what is wrong with a run that cannot be attached to', function()
     local p = train(main, 'run_dir=dead')

@@ -135,6 +135,13 @@ local function serve(self)
   end
 end
 
+-- What is changed now may end the training in its next step. A state that cannot be saved, with weights that are no numbers, can be looked at.
+local function save(self)
+  if self.loop.iteration == self.loop.saved then return end
+  local is_saved, why = pcall(self.loop.save, self.loop)
+  if not is_saved then self.loop:say(why) end
+end
+
 -- Between two steps: serves whoever has attached.
 function Control:poll()
   if self.connection then
@@ -148,6 +155,7 @@ function Control:poll()
   self.known = self.settings and self.settings()
   storages.find_site = lib.caller
   self.loop:say(('step %d: attached, the training waits'):format(self.loop.iteration))
+  save(self)
   serve(self)
 end
 
