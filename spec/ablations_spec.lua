@@ -74,11 +74,12 @@ describe('ablations', function()
   it('say what is misspelt', function()
     for text, sentence in pairs {
       ["variant = {}"] = "ablation: unknown option 'variant'; did you mean 'variants'?",
-      ["variants = { { name = 'a', setting = {} } }"] = "ablation: variant a: unknown option 'setting'; did you mean 'settings'?",
-      ["variants = { { name = 'a', terms = { probs = false } } }"] = "the loss has no term 'probs'; did you mean 'probes'?",
+      ["variants = { { name = 'a', setting = {} } }"] = "variant 'a': unknown option 'setting'; did you mean 'settings'?",
+      ["variants = { { name = 'a', policies = { mask = 1 } } }"] = "variant 'a', policies: unknown option 'mask'; did you mean 'masks'?",
+      ["variants = { { name = 'a', terms = { probs = false } } }"] = "variant 'a', terms: unknown option 'probs'; did you mean 'probes'?",
     } do
       local script = files.write(folder .. '/own.lua', ("require 'experiments.contextssl.ablation' { name = 'own', %s }"):format(text))
-      local out, status = shell(('./tycho %s %s variant=a run_dir=%s/none'):format(script, tiny, folder))
+      local out, status = shell(('./tycho %s %s sweep_dir=%s/none'):format(script, tiny, folder))
       assert.equal(1, status)
       assert(out:find(sentence, 1, true), out)
     end

@@ -83,6 +83,13 @@ f()]])
     assert.truthy(out:find('in function <', 1, true) and out:find('script.lua:3: in main chunk\nstatus 1\n', 1, true), out)
     assert.falsy(out:find('lua/tycho/', 1, true) or out:find('[C]', 1, true), out)
   end)
+  it('goes between the frames of a script that failed before the prompt', function()
+    for _, call in ipairs { 'error "broken"', 'error("broken", 0)', "require('tycho').scope(function() error 'broken' end)" } do
+      local out = outcome(("printf ':up\\n:up\\n:up\\nhalf * 10\\n' | ./tycho -i %s"):format(script('local half = 4\nlocal function f() ' .. call
+        .. ' end\nf()')))
+      assert.truthy(out:find('broken', 1, true) and out:find('\n40\n', 1, true), out)
+    end
+  end)
   it('fails where what it prints cannot be written', function()
     for _, arguments in ipairs { "-e 'print(1)'", '--help', script 'print(1) os.exit(0)' } do
       assert.equal('tycho: what was printed could not be written: No space left on device\nstatus 1\n', tycho(arguments .. ' > /dev/full'))

@@ -163,12 +163,6 @@ inside
       'this is the innermost place', '\nnil\n9\n', '\n77\n')
     assert.equal(1, status)
   end)
-  it('go between the frames of the script before the prompt', function()
-    write('failing.lua', 'local function inner(k) local z = k * 2; return z + nil end\nlocal w = inner(3)\n')
-    write('input', ':up\nz * 100\n')
-    says((shell(root .. '/tycho -i failing.lua < input', folder)), 'tycho: failing.lua:1: attempt to perform arithmetic on a nil value',
-      'frame 1 of 2\n  failing.lua:1 in inner', '\n600\n')
-  end)
   it('keep the frames of an error until memory ends, and longer while somebody is in one', function()
     local before = 'tycho.set_memory_limit(tycho.memory().registered + 1e6)\n'
       .. "function hold() local x = tycho.zeros{200, 1000}; error 'full' end\nhold()\n"

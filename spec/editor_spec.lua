@@ -197,6 +197,17 @@ describe('Ctrl-C', function()
     assert.truthy(type_in(p, 'jit.status()\r', n + 2):find('true', 1, true))
     finish(p)
   end)
+  it('in a script leaves its frames, not those of an error before', function()
+    files.write(home .. '/endless.lua', 'local function spin(deepest) while true do end end\nspin(5)')
+    local p = prompt()
+    type_in(p, 'nil .. 1\r', 2)
+    p:send ':run endless.lua\r'
+    p:expect '\27[?2004l'
+    os.execute 'sleep 0.2'
+    type_in(p, '\3', 2)
+    assert.truthy(type_in(p, ':up\r', 2):find('deepest = 5', 1, true))
+    finish(p)
+  end)
   it('between two lines ends nothing', function()
     local p = prompt()
     for n = 2, 8 do

@@ -194,8 +194,8 @@ describe('policies', function()
 
   it('cannot be misspelt', function()
     assert.error_matches(function() policies.enviroment = function() end end, "no policy 'enviroment'; did you mean 'environment'?", 1, true)
-    assert.error_matches(function() policies.terms.equivarance = nil end, "the loss has no term 'equivarance'; did you mean 'equivariance'?", 1, true)
-    assert.error_matches(function() policies.colours = 1 end, 'policies are augment, data, environment', 1, true)
+    assert.error_matches(function() policies.terms.equivarance = nil end, "no term 'equivarance'; did you mean 'equivariance'?", 1, true)
+    assert.error_matches(function() policies.colours = 1 end, 'there are augment, data, environment', 1, true)
   end)
 
   it('are replaced in one file that runs main.lua, and the run keeps that file', function()

@@ -10,9 +10,8 @@
 -- their embeddings (neighbours.lua), so that no variant needs a trained head.
 local lfs = require 'lfs'
 local tycho = require 'tycho'
-local config_file = require 'tycho.config'
 local check_options = require 'tycho.options'
-local nearest = require 'tycho.nearest'
+local config_file = require 'tycho.config'
 local node = require 'tycho.config.node'
 local override = require 'tycho.config.override'
 local plot = require 'tycho.plot'
@@ -23,20 +22,29 @@ local neighbours = require 'experiments.contextssl.neighbours'
 local policies = require 'experiments.contextssl.policies'
 local settings = require 'experiments.contextssl.settings'
 local toy3d = require 'experiments.contextssl.toy3d'
+local unknown = require 'experiments.contextssl.unknown'
 
 local FILE = tycho.lib.root .. '/experiments/ablations/ablations.yml'
 local MOST = 1000 -- images of each split that are looked at
 local modes = { { 'none', 'no context' }, { 'rot', 'rotation context' }, { 'color', 'colour context' } }
 local attributes = { { 'rotation', 'rotation' }, { 'color', 'colour' } }
 
-local function variant_named(variants, name)
-  local names = {}
-  for i, variant in ipairs(variants) do
-    if variant.name == name then return variant end
-    names[i] = variant.name
+-- Raises for what is misspelt in options: it would change nothing, and the table would say that it makes no difference.
+local function check_names(options)
+  check_options('ablation', options, { name = true, variants = true })
+  for _, variant in ipairs(options.variants) do
+    local owner, taken_out = ("variant '%s'"):format(tostring(variant.name)), {}
+    check_options(owner, variant, { name = true, settings = true, policies = true, terms = true })
+    check_options(owner .. ', policies', variant.policies, policies)
+    for name, term in pairs(variant.terms or {}) do taken_out[name] = not term or nil end
+    check_options(owner .. ', terms', taken_out, policies.terms)
   end
-  local near = nearest(name, names)
-  error(("there is no variant '%s'; %s"):format(name, near and ("did you mean '%s'?"):format(near) or 'there are ' .. table.concat(names, ', ')), 0)
+end
+
+local function variant_named(variants, name)
+  local by_name = {}
+  for _, variant in ipairs(variants) do by_name[variant.name] = variant end
+  return by_name[name] or unknown('variant', name, by_name)
 end
 
 -- The arguments of main.lua for a job: the settings of its variant stand before those of the command line.
@@ -122,16 +130,8 @@ local function report(options, result)
   print(('\ntable: %s/ablation.txt, .csv, .md, .tex; plot: ablation.svg and .png'):format(result.folder))
 end
 
-local known = { name = true, variants = true }
-local known_of_variant = { name = true, settings = true, policies = true, terms = true }
-
-local function check_spelling(options)
-  check_options('ablation', options, known)
-  for i, variant in ipairs(options.variants) do check_options(('ablation: variant %s'):format(variant.name or i), variant, known_of_variant) end
-end
-
 return function(options)
-  check_spelling(options)
+  check_names(options)
   for _, argument in ipairs(arg) do
     if argument:match('^variant=') then return train(options.variants) end
   end

@@ -1,9 +1,9 @@
 -- The loss of one training step, a sum of terms, and what is logged of it. To change a term, replace it in M.terms (policies.lua).
 local tycho = require 'tycho'
-local nearest = require 'tycho.nearest'
 local nt_xent = require 'tycho.loss.nt_xent'
 local environments = require 'experiments.contextssl.environments'
 local metrics = require 'experiments.contextssl.metrics'
+local unknown = require 'experiments.contextssl.unknown'
 
 local M = {}
 
@@ -23,16 +23,11 @@ end
 
 -- The terms of the loss, added in the order of their names. A term is function(step) that returns a scalar tensor, or nil where it has nothing to
 -- say. step holds the arguments of M.losses by name and what the forward pass gave: feature (2B,E), prediction (2B,P), normalized (of unit length),
--- target (2B,6, the state of each pair's second view), labels (2B). What a term puts into step besides, M.report may log. Taking out one that is not
--- there is a slip.
+-- target (2B,6, the state of each pair's second view), labels (2B). What a term puts into step besides, M.report may log. To take one out that is
+-- not there is an error.
 M.terms = setmetatable({}, { __newindex = function(terms, name, term)
-  if term then return rawset(terms, name, term) end
-  local names = {}
-  for known in pairs(terms) do names[#names + 1] = known end
-  table.sort(names)
-  local near = nearest(tostring(name), names)
-  error(("the loss has no term '%s'; %s"):format(tostring(name), near and ("did you mean '%s'?"):format(near)
-    or 'there are ' .. table.concat(names, ', ')), 2)
+  if term == nil then unknown('term', name, terms, 2) end
+  rawset(terms, name, term)
 end })
 
 function M.terms.contrastive(step)

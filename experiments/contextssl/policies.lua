@@ -8,7 +8,6 @@
 -- A generator's draws follow from the seed, its purpose and the step. Take randomness from nowhere else: then a resumed run equals an
 -- uninterrupted one. A misspelt name is an error.
 local tycho = require 'tycho'
-local nearest = require 'tycho.nearest'
 local schedule = require 'tycho.train.schedule'
 local context_mask = require 'experiments.contextssl.context_mask'
 local data = require 'experiments.contextssl.data'
@@ -17,6 +16,7 @@ local gallery = require 'experiments.contextssl.gallery'
 local models = require 'experiments.contextssl.model'
 local monitor = require 'experiments.contextssl.monitor'
 local objective = require 'experiments.contextssl.objective'
+local unknown = require 'experiments.contextssl.unknown'
 
 local M = {}
 
@@ -61,14 +61,7 @@ function M.monitor(train, val, config) return monitor.new(train, val, config) en
 -- Draws pictures of the trained model into the run's directory, for its report.
 function M.pictures(run, model, train, val, config) gallery.draw(run, model, train, val, config) end
 
-local names = {}
-for name in pairs(M) do names[#names + 1] = name end
-table.sort(names)
+local known = {}
+for name in pairs(M) do known[name] = true end
 
-return setmetatable(M, {
-  __newindex = function(_, name)
-    local near = nearest(tostring(name), names)
-    error(("there is no policy '%s'; %s"):format(tostring(name), near and ("did you mean '%s'?"):format(near)
-      or 'policies are ' .. table.concat(names, ', ')), 2)
-  end,
-})
+return setmetatable(M, { __newindex = function(_, name) unknown('policy', name, known, 2) end })

@@ -16,10 +16,13 @@ options: -e CODE    run code
          --help     this text; after a script or a subcommand, its own
          --version  the versions of Tycho and LuaJIT]]
 
--- Messages without a position (seed=1:2: is none) are for the person at the keyboard; with one, they are faults of a program, and the way there
--- helps: that within the framework only to faults of the framework.
+-- The file that a message begins with, if any: seed=1:2: is none.
+local function file_of(message) return type(message) == 'string' and message:match('^([^\n:=]+):%d+: ') end
+
+-- Messages without a position are for the person at the keyboard; with one, they are faults of a program, and the way there helps: that within the
+-- framework only to faults of the framework.
 local function report(message)
-  local path = type(message) == 'string' and message:match('^([^\n:=]+):%d+: ')
+  local path = file_of(message)
   if not path then
     io.stderr:write('tycho: ', tostring(message), '\n')
     return
@@ -50,8 +53,8 @@ end
 
 -- The same before a prompt, which Ctrl-C goes to, and which knows the error's frames.
 local function run_before_prompt(fn, ...)
-  local ok, _, text = require('tycho.repl.evaluate').run(fn, ...)
-  if not ok then io.stderr:write('tycho: ', text, '\n') end
+  local ok, message, text = require('tycho.repl.evaluate').run(fn, ...)
+  if not ok then io.stderr:write(file_of(message) and text or 'tycho: ' .. message, '\n') end
   return ok and 0 or 1
 end
 

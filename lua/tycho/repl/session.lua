@@ -71,8 +71,9 @@ end
 local function run_command(self, name, argument)
   local ok, results, where = evaluate.run(commands.run, self, name, argument)
   if ok then return results[1] ~= false end
+  if results:match('interrupted$') then return failed(self, results) end
   local is_sentence = not results:match('^[^\n:]+:%d+: ')
-  if is_sentence or results:match('interrupted$') then
+  if is_sentence then
     self:print(results, 'error')
     return false
   end
