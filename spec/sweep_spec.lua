@@ -192,7 +192,7 @@ describe('a sweep', function()
   it('says which option it does not know, and takes those of the command line as they are there', function()
     says(failure(sweep.run, { script = script, very = {} }), "sweep: unknown option 'very'; did you mean 'vary'?")
     says(failure(sweep.run, { vary = {} }), "sweep: expected script = 'FILE.lua', got nil")
-    says(failure(sweep.run, { script = script, jobs = 1.5 }), 'sweep: jobs must be a whole number >= 1, of jobs at a time, got 1.5')
+    says(failure(sweep.run, { script = script, jobs = 1.5 }), 'jobs must be a whole number >= 1, of jobs at a time, got 1.5')
     local result = run { script = script, vary = { x = { 1 } }, seeds = 1, metrics = 'value,epoch', sweep_dir = folder .. '/words' }
     assert.same({ 'value', 'epoch' }, result.metrics)
   end)

@@ -222,12 +222,9 @@ function M.run(options)
     if options[key] ~= nil then plan[key] = options[key] end
   end
   if type(plan.script) ~= 'string' then error(("sweep: expected script = 'FILE.lua', got %s"):format(tostring(plan.script)), 0) end
-  for key, own in pairs(plans.keys) do
+  for key in pairs(plans.keys) do
     local value = options[key]
-    if value ~= nil then
-      local text = type(value) == 'table' and table.concat(value, ',') or tostring(value)
-      plan[key] = own[2](text) or error(('sweep: %s must be %s, got %s'):format(key, own[1], text), 0)
-    end
+    if value ~= nil then plan[key] = plans.value(key, type(value) == 'table' and table.concat(value, ',') or tostring(value)) end
   end
   local names = {}
   for key in pairs(options.vary or {}) do names[#names + 1] = key end

@@ -34,6 +34,12 @@ function M.is_asked(arguments)
   return false
 end
 
+-- The value of the sweep's own key in a text. Raises for one that it cannot have.
+function M.value(key, text)
+  local expected, read = unpack(M.keys[key])
+  return read(text) or error(('%s must be %s, got %s'):format(key, expected, text), 0)
+end
+
 -- Parts arguments into the sweep's own options, the axes {key =, values = list or drawn, texts = as
 -- arguments where those differ} and what every job gets.
 function M.read(arguments)
@@ -47,8 +53,7 @@ function M.read(arguments)
     if flags[argument] then
       plan[flags[argument]] = true
     elseif own then
-      plan[key] = own[2](text)
-      if not plan[key] then error(('%s must be %s, got %s'):format(key, own[1], text), 0) end
+      plan[key] = M.value(key, text)
     elseif list then
       plan.axes[#plan.axes + 1] = { key = key, prefix = argument:match('^%+*'), values = list }
     else
